@@ -1,0 +1,58 @@
+"""The admin port: ``/ping`` says that the process runs, ``/health`` that it wants requests.
+
+A balancer asks ``/health``; it is 503 while the server starts and from the
+moment it begins to drain. Facts: contract "Admin port".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klein import Klein
+
+from exposr_tx.api.answers import send_json, send_text
+from exposr_tx.api.site import QuietSite
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.web.server import Request
+
+__all__ = ["Health", "admin_site"]
+
+#: Seconds an idle connection to the admin port is kept.
+IDLE_TIMEOUT = 60.0
+
+
+class Health:
+    """What the server tells balancers. ``reason`` is empty when all is well."""
+
+    def __init__(self) -> None:
+        self.reason = "starting"
+
+    def __repr__(self) -> str:
+        return f"<Health {self.reason or 'ready'}>"
+
+    def ready(self) -> None:
+        """The server listens, and wants requests."""
+        self.reason = ""
+
+    def draining(self) -> None:
+        """The server is about to stop."""
+        self.reason = "draining"
+
+
+def admin_site(health: Health, reactor: IReactorTime) -> QuietSite:
+    """The Site for the admin port."""
+
+    def ping(request: Request) -> bytes:
+        return send_text(request, 200)
+
+    def ask(request: Request) -> bytes:
+        if health.reason:
+            return send_json(request, 503, {"status": "unavailable", "reason": health.reason})
+        return send_json(request, 200, {"status": "ok"})
+
+    app = Klein()
+    app.route("/ping", methods=["GET"])(ping)
+    app.route("/health", methods=["GET"])(ask)
+    return QuietSite(app, reactor, IDLE_TIMEOUT)

@@ -1,0 +1,56 @@
+"""What the API must know of the server that it speaks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["ApiSettings"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The options that show in the API's answers.
+
+    :ivar ingress_http_url: base of the tunnels' public URLs, ``http://tun.test:8080``.
+    :ivar api_url: base of the websocket URLs; empty for the request's own host.
+    :ivar ingress: the kinds of ingress that the server runs: ``http``, ``tcp``.
+    :ivar transport: the transports that it runs: ``ws``.
+    :ivar max_connections: ``--transport-max-connections``.
+    :ivar allow_registration: whether anybody may create an account.
+    :ivar tcp_host: the host of ``tcp://host:port``; empty for the ingress URL's.
+    """
+
+    ingress_http_url: str
+    api_url: str = ""
+    ingress: frozenset[str] = frozenset({"http"})
+    transport: frozenset[str] = frozenset({"ws"})
+    max_connections: int = 2
+    allow_registration: bool = False
+    tcp_host: str = ""
+
+    def http_url(self, tunnel_id: str) -> str:
+        """A tunnel's public URL, with a slash at its end."""
+        parts = urlsplit(self.ingress_http_url)
+        port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
+        return f"{parts.scheme}://{tunnel_id}.{parts.hostname}{port}/"
+
+    def tcp_url(self, port: int) -> str:
+        """The public URL of a TCP port."""
+        host = self.tcp_host or urlsplit(self.ingress_http_url).hostname or "localhost"
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    def ws_url(self, base_url: str, tunnel_id: str, token: str) -> str:
+        """Where a tunnel's client connects.
+
+        :param base_url: ``scheme://host[:port]`` of the request that asks.
+        """
+        parts = urlsplit(self.api_url or base_url)
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        authority = parts.netloc.rpartition("@")[2].lower()
+        port = f":{_DEFAULT_PORTS.get(parts.scheme)}"
+        return (
+            f"{scheme}://{authority.removesuffix(port)}/v1/tunnel/{tunnel_id}/ws-endpoint?t={token}"
+        )

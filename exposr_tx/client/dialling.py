@@ -1,0 +1,73 @@
+"""How the client reaches its server's websocket endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+
+from exposr_tx.client.rest import ServerUnreachable, unreachable
+from exposr_tx.client.trust import Trust
+from exposr_tx.transport.websocket import ClientConnection, UpgradeRefused, connect
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocolFactory
+
+__all__ = ["Dialler"]
+
+#: Seconds for a TCP connection to each of the server's addresses.
+CONNECT_TIMEOUT = 10.0
+
+
+class Dialler:
+    """Opens connections to websocket URLs; names are looked up each time.
+
+    :param trust: what ``wss:`` is verified by.
+    :param server: the API's URL.
+    :param warn: told once when the API is encrypted and the websocket is not.
+    """
+
+    def __init__(
+        self, reactor: Any, trust: Trust, server: str, warn: Callable[[str], object]
+    ) -> None:
+        self._reactor = reactor
+        self._trust = trust
+        self._server = server
+        self._warn = warn
+        self._warned = False
+
+    def __repr__(self) -> str:
+        return f"<Dialler for {self._server}>"
+
+    async def dial(self, url: str, factory: IProtocolFactory) -> ClientConnection:
+        """A connection whose streams go to the factory's protocols.
+
+        Raises ServerUnreachable; the URL, which holds a token, is in no message.
+        """
+        try:
+            parts = urlsplit(url)
+            secure, host = parts.scheme == "wss", parts.hostname or ""
+            port = parts.port or (443 if secure else 80)
+            if not host:
+                raise ValueError
+        except ValueError:
+            raise ServerUnreachable("the server gave a websocket URL that is not valid") from None
+        if not secure and self._server.startswith("https:") and not self._warned:
+            self._warned = True
+            self._warn(
+                "the server's websocket URL is not encrypted though its API is; its operator "
+                "should give it --api-url https://…, or --trusted-proxy for the proxy in front"
+            )
+        endpoint: Any = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
+        if secure:
+            endpoint = wrapClientTLS(self._trust.connection_creator(host), endpoint)
+        try:
+            return await connect(endpoint, url, factory, self._reactor)
+        except UpgradeRefused as refused:
+            raise ServerUnreachable(
+                f"the server refuses the connection ({refused.http_status} {refused.error})"
+            ) from None
+        except Exception as error:
+            raise unreachable(f"{parts.scheme}://{parts.netloc}", error) from None

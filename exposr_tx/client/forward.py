@@ -1,0 +1,110 @@
+"""The client's last hop: every stream of a tunnel is joined with a new connection to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+
+from exposr_tx.client.rewriting import RequestRewriter, Rules
+from exposr_tx.errors import RemoteProtocolError
+from exposr_tx.splice import Side, Splice
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IProtocolFactory
+
+__all__ = ["Forward"]
+
+
+class StreamSide(Side):
+    """A stream while its target is being connected, and afterwards.
+
+    Side pauses the stream, so that what comes before the target is there
+    waits where it comes from.
+    """
+
+    _connecting: Deferred[Any] | None = None
+
+    def __init__(self, forward: Forward, rewriter: RequestRewriter | None) -> None:
+        self._forward = forward
+        self._rewriter = rewriter
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._rewriter is not None:
+            try:
+                data = self._rewriter.receive(data)
+            except RemoteProtocolError:
+                self.transport.abortConnection()
+                return
+            if not data:
+                return
+        super().dataReceived(data)
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._connecting = self._forward.connect(TARGETS)
+        self._connecting.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, target: Side) -> None:
+        self._connecting = None
+        self._forward.reached()
+        Splice(self, target).start()
+
+    def _failed(self, reason: Failure) -> None:
+        self._connecting = None
+        if self.alive:
+            self._forward.failed(reason)
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+
+class Targets(Factory):
+    """Makes the other side of each splice."""
+
+    noisy = False
+    protocol = Side
+
+
+TARGETS = Targets()
+
+
+class Forward(Factory):
+    """Makes the protocols of streams that go to one target.
+
+    :param connect: a target endpoint's; called once for each stream, so that
+        its name is looked up each time.
+    :param rules: how requests are rewritten, asked for each stream; None lets bytes pass.
+    :param on_failure: told when the target cannot be connected, once until it can again.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        connect: Callable[[IProtocolFactory], Deferred[Any]],
+        on_failure: Callable[[Failure], object],
+        rules: Callable[[], Rules | None] = lambda: None,
+    ) -> None:
+        self.connect = connect
+        self._rules = rules
+        self._on_failure = on_failure
+        self._down = False
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamSide:
+        rules = self._rules()
+        return StreamSide(self, None if rules is None else RequestRewriter(rules))
+
+    def reached(self) -> None:
+        self._down = False
+
+    def failed(self, reason: Failure) -> None:
+        if not self._down:
+            self._down = True
+            self._on_failure(reason)

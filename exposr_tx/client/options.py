@@ -1,0 +1,274 @@
+"""The command line of the script ``exposr``.
+
+Options stand anywhere on the line and are environment variables as well (see
+:mod:`exposr_tx.options`). This module only takes the line apart: it imports
+nothing that talks to a network, so that ``--help`` is quick. What the words
+mean is judged by ``client/script.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+import exposr_tx
+from exposr_tx.options import EnvironOptions, choice, count, url
+
+__all__ = ["ExposrOptions"]
+
+
+class Command(EnvironOptions):
+    """A word of the command line, its options, and its arguments as they were written.
+
+    :ivar words: the arguments.
+    """
+
+    synopsis_words: ClassVar[str] = ""
+    least: ClassVar[int] = 0
+    most: ClassVar[int | None] = None
+
+    def __init__(self, environ: Any = None) -> None:
+        super().__init__(environ)
+        self.words: tuple[str, ...] = ()
+        self._names_command = False
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        words = list(options or ())
+        rest = self._sort(list(words))[1]
+        names = {entry[0] for entry in self._commands()}
+        self._names_command = any(word in names for word in rest)
+        super().parseOptions(words)
+
+    def _recognise(self, word: str) -> list[str] | None:
+        # Help is about the last command that the line names.
+        if self._names_command and word in ("--help", "--version"):
+            return None
+        return super()._recognise(word)
+
+    def parseArgs(self, *words: str) -> None:
+        if self._commands():
+            names = ", ".join(entry[0] for entry in self._commands())
+            raise usage.UsageError(f"which command? One of: {names} (see --help)")
+        if len(words) < self.least or (self.most is not None and len(words) > self.most):
+            raise usage.UsageError(f"wrong number of arguments; usage: {self.path()}")
+        self.words = words
+
+    def path(self) -> str:
+        """The command as one writes it."""
+        names: list[str] = []
+        options: Any = self.parent
+        while options is not None:
+            names.insert(0, options.subCommand)
+            options = options.parent
+        return " ".join(["exposr", *names, self.synopsis_words]).rstrip()
+
+    def getSynopsis(self) -> str:
+        return f"Usage: {self.path()} [options]"
+
+    def opt_version(self) -> None:
+        """Display the version and exit."""
+        print(f"exposr-tx {exposr_tx.__version__}")
+        raise SystemExit(0)
+
+
+class AccountCreate(Command):
+    longdesc = "Register an account with the server, print it and remember it."
+    most = 0
+
+
+class Account(Command):
+    synopsis_words = "create"
+    subCommands = [("create", None, AccountCreate, "Register an account with the server.")]
+
+
+class Create(Command):
+    synopsis_words = "[ID] [KEY VALUE ...]"
+    longdesc = "Make a tunnel; without an ID a name is invented."
+
+
+class Connect(Command):
+    """Connects a tunnel to a target."""
+
+    synopsis_words = "[ID] [TARGET] [KEY VALUE ...]"
+    longdesc = (
+        "Connect a tunnel to a target, for as long as this runs. A TARGET is http://host:port, "
+        "https://host, tcp://host:port, host:port, a port, unix:/path or any Twisted client "
+        "endpoint string. A tunnel that does not exist is made, and deleted at the end."
+    )
+    optFlags = [
+        ["keep", None, "Do not delete the tunnel at the end, though it was made by this."],
+        ["no-retry", None, "End when a connection fails, in place of trying again."],
+        ["insecure", "k", "Take any certificate of an https target."],
+        ["http-mode", None, "Rewrite requests here (-H, -R), for servers that do not."],
+    ]
+    optParameters = [
+        ["target-ca", None, None, "A PEM file with the authorities of an https target."],
+        [
+            "host-header",
+            None,
+            None,
+            "The Host that the target gets: 'target' (as in its URL), 'preserve' (the visitor's) "
+            "or a host.",
+        ],
+        [
+            "http-header-replace",
+            "H",
+            None,
+            "With --http-mode: 'Name: value' to set in requests; an empty value removes.",
+        ],
+        [
+            "http-header-rewrite",
+            "R",
+            "host,referer,origin",
+            "With --http-mode: headers in which the public host becomes the target's.",
+        ],
+    ]
+    lists = frozenset({"http-header-replace", "http-header-rewrite"})
+
+
+class Configure(Command):
+    synopsis_words = "ID set KEY VALUE ... | unset KEY ..."
+    longdesc = (
+        "Change settings of a tunnel: target-url, transport-ws, transport-ssh, ingress-http, "
+        "ingress-http-altnames, ingress-http-host, ingress-sni, ingress-tcp, ingress-tcp-port."
+    )
+    least = 3
+
+
+class Info(Command):
+    synopsis_words = "ID"
+    longdesc = "Show a tunnel."
+    least = most = 1
+
+
+class List(Command):
+    longdesc = "List the account's tunnels."
+    most = 0
+
+
+class Disconnect(Command):
+    synopsis_words = "ID"
+    longdesc = "End the connections of a tunnel's clients."
+    least = most = 1
+
+
+class Delete(Command):
+    synopsis_words = "ID"
+    longdesc = "Delete a tunnel."
+    least = most = 1
+
+
+class Tunnel(Command):
+    """``tunnel COMMAND``, and the short form ``tunnel TARGET [ID]``.
+
+    :ivar short: whether the short form was used.
+    """
+
+    synopsis_words = "COMMAND | TARGET [ID]"
+    longdesc = "exposr tunnel TARGET [ID] is short for exposr tunnel connect ID TARGET."
+    subCommands = [
+        ("create", None, Create, "Make a tunnel."),
+        ("connect", None, Connect, "Connect a tunnel to a target."),
+        ("configure", None, Configure, "Change a tunnel's settings."),
+        ("info", None, Info, "Show a tunnel."),
+        ("list", None, List, "List the account's tunnels."),
+        ("disconnect", None, Disconnect, "End the connections of a tunnel's clients."),
+        ("delete", None, Delete, "Delete a tunnel."),
+    ]
+    short = False
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        words = list(options or ())
+        rest = [word for word in self._sort(list(words))[1] if not word.startswith("-")]
+        if rest and rest[0] not in {entry[0] for entry in self.subCommands}:
+            self.short = True
+            words.insert(0, "connect")
+        super().parseOptions(words)
+
+
+class AdminAccountCreate(Command):
+    longdesc = "Make an account in a server's storage, whether the server runs or not."
+    optParameters = [
+        ["storage-url", None, None, "The server's storage, like sqlite:///var/lib/exposr/db."]
+    ]
+    most = 0
+
+
+class AdminAccount(Command):
+    synopsis_words = "create"
+    subCommands = [("create", None, AdminAccountCreate, "Make an account in a storage.")]
+
+
+class AdminTunnelList(Command):
+    longdesc = "List tunnels of all accounts, through a server's administration API."
+    optParameters = [
+        ["api-key", None, None, "The key of the administration API."],
+        ["verbose", "v", "true", "Ask for more than the names.", choice("true", "false")],
+        ["count", None, "25", "How many.", count],
+    ]
+    secret = frozenset({"api-key"})
+    most = 0
+
+
+class AdminTunnel(Command):
+    synopsis_words = "list"
+    subCommands = [("list", None, AdminTunnelList, "List tunnels of all accounts.")]
+
+
+class Admin(Command):
+    synopsis_words = "account create | tunnel list"
+    subCommands = [
+        ("account", None, AdminAccount, "Accounts in a server's storage."),
+        ("tunnel", None, AdminTunnel, "Tunnels of all accounts."),
+    ]
+
+
+def _is_short(word: str) -> bool:
+    """A first word that cannot be a command: a port, host:port, a URL."""
+    return ":" in word or (word.isascii() and word.isdigit())
+
+
+class ExposrOptions(Command):
+    """The whole line."""
+
+    synopsis_words = "COMMAND | PORT | HOST:PORT"
+    longdesc = (
+        "Makes a service that only you can reach public, through a server. "
+        "Every option is also a variable: --server is EXPOSR_SERVER. "
+        "Exit status: 0 success, 2 usage, 3 refused credentials, 4 server unreachable, 1 otherwise."
+    )
+    optFlags = [
+        ["insecure-server", None, "Take any certificate of the server."],
+        ["quiet", "q", "Print only public URLs, and errors."],
+        ["non-interactive", None, "Plain output; it always is."],
+    ]
+    optParameters = [
+        ["server", "s", None, "The server's URL.", url("https", "http")],
+        ["server-ca", None, None, "A PEM file with the authorities of the server."],
+        ["account", "a", None, "The account's number. Others see it: better --account-file."],
+        ["account-file", None, None, "A file that holds the account's number."],
+    ]
+    secret = frozenset({"account"})
+    subCommands = [
+        ("tunnel", None, Tunnel, "Make, connect and look after tunnels."),
+        ("account", None, Account, "Register an account."),
+        ("admin", None, Admin, "Administer a server."),
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        words = list(options or ())
+        rest = [word for word in self._sort(list(words))[1] if not word.startswith("-")]
+        if rest and _is_short(rest[0]):
+            words.insert(0, "tunnel")
+        super().parseOptions(words)
+
+    def command(self) -> tuple[str, Command]:
+        """The words of the command, and the options that belong to it."""
+        options: Any = self
+        names = []
+        while options.subCommand is not None:
+            names.append(options.subCommand)
+            options = options.subOptions
+        return " ".join(names), options

@@ -1,0 +1,419 @@
+"""What the script ``exposr`` does: a command line becomes calls, lines of text and an exit status.
+
+The one place of the client that builds and wires its pieces, as ``tap`` is the
+server's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
+
+import exposr_tx
+from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
+from exposr_tx.client.commands import Commands
+from exposr_tx.client.dialling import Dialler
+from exposr_tx.client.endpoint import Events, TunnelEndpoint, TunnelPort
+from exposr_tx.client.forward import Forward
+from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.rest import (
+    AccountRefused,
+    RestClient,
+    ServerUnreachable,
+    Tunnel,
+    TunnelTaken,
+    http_client,
+)
+from exposr_tx.client.rewriting import Rules, replacements
+from exposr_tx.client.settings import SETTINGS, Change, changes
+from exposr_tx.client.target import Target, looks_like_target, parse_target
+from exposr_tx.client.trust import Trust
+from exposr_tx.client.tunnel import OwnTunnel
+from exposr_tx.errors import BadInput, ExposrError
+from exposr_tx.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from exposr_tx.transport.websocket import Lost
+
+__all__ = ["Printer", "Script", "exit_status", "run"]
+
+SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = 0, 1, 2, 3, 4
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status that stands for an error."""
+    if isinstance(error, BadInput | UsageError):
+        return USAGE
+    if isinstance(error, AccountRefused | TunnelTaken):
+        return REFUSED
+    if isinstance(error, ServerUnreachable):
+        return UNREACHABLE
+    return FAILED
+
+
+class Printer:
+    """Where lines go: progress and results to one stream, errors to another."""
+
+    def __init__(self, out: TextIO, err: TextIO, quiet: bool) -> None:
+        self._out = out
+        self._err = err
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        """Progress."""
+        if not self._quiet:
+            self.show(line)
+
+    def show(self, line: str) -> None:
+        """What was asked for."""
+        _print(self._out, line)
+
+    def url(self, kind: str, url: str) -> None:
+        """A public URL."""
+        self.show(url if self._quiet else f"Ingress {kind}: {url}")
+
+    def error(self, text: str) -> None:
+        _print(self._err, f"exposr: {text}")
+
+
+def _print(stream: TextIO, line: str) -> None:
+    # What a server says must not move the cursor of a terminal.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
+    try:
+        stream.write(shown + "\n")
+        stream.flush()
+    except (OSError, UnicodeEncodeError):
+        pass  # nobody reads any more; the tunnel goes on
+
+
+class Progress(Events):
+    """A tunnel's events in lines."""
+
+    def __init__(self, printer: Printer, own: OwnTunnel) -> None:
+        self._printer = printer
+        self._own = own
+        self._urls: list[tuple[str, str]] = []
+        self._first = True
+        self._said = ""
+
+    def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
+        self._said = ""
+        if self._first:
+            self._first = False
+            target = self._own.in_use
+            shown = target.url if target is not None else ""
+            self._printer.say(f"Connecting tunnel {tunnel.tunnel_id}...connected to {shown}")
+        urls = tunnel.ingress_urls()
+        if urls != self._urls:
+            self._urls = urls
+            for kind, url in urls:
+                self._printer.url(kind, url)
+        self._printer.say(f"Tunnel {tunnel.tunnel_id} connection {number}/{total} connected")
+
+    def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
+        name = tunnel.tunnel_id
+        why = lost.reason or f"closed with code {lost.code}"
+        self._printer.say(f"Lost connection to tunnel {name}: {why}")
+        self._printer.say(f"Attempting to reconnect {name}...")
+
+    def waiting(self, error: Exception, seconds: float) -> None:
+        # Once for each kind of failure, not for each attempt.
+        if str(error) != self._said:
+            self._said = str(error)
+            self._printer.error(f"{error}; trying again")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectArguments:
+    """The words of ``tunnel connect``, told apart."""
+
+    tunnel_id: str
+    target: Target | None
+    changes: tuple[Change, ...]
+    host_header: str
+
+    @classmethod
+    def read(cls, words: Sequence[str], short: bool, host_header: str) -> ConnectArguments:
+        """``[ID] [TARGET]`` in any order, in the short form ``TARGET [ID]``, and pairs."""
+        head = list(words)
+        for at, word in enumerate(words):
+            if word in SETTINGS and not (at == 0 and len(words) > 1 and ":" in words[1]):
+                head = list(words[:at])
+                break
+        pairs = changes(words[len(head) :])
+        if len(head) > 2:
+            raise BadInput(f"unknown setting {head[2]!r}; the settings are {', '.join(SETTINGS)}")
+        targets = [word for word in head if looks_like_target(word)]
+        target = head[0] if short else next((word for word in targets if ":" in word), None)
+        if target is None and targets:
+            target = targets[-1]
+        rest = list(head)
+        if target is not None:
+            rest.remove(target)
+        elif len(head) > 1:
+            target = rest.pop()
+        if rest and looks_like_target(rest[0]) and ":" in rest[0]:
+            raise BadInput(f"two targets: {target!r} and {rest[0]!r}")
+        chosen = [pair for pair in pairs if pair.key not in ("target-url", "ingress-http-host")]
+        for pair in pairs:
+            if pair.key == "target-url":
+                target = str(pair.value)
+            elif pair.key == "ingress-http-host":
+                host_header = str(pair.value)
+        return cls(
+            rest[0] if rest else "",
+            None if target is None else parse_target(target),
+            tuple(chosen),
+            host_header,
+        )
+
+
+class Script:
+    """One run of the script.
+
+    :param server_trust: whom to believe that he is the server.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: ExposrOptions,
+        environ: Mapping[str, str],
+        printer: Printer,
+        random: Random,
+        rest: RestClient,
+        dialler: Dialler,
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._printer = printer
+        self._random = random
+        self._accounts = AccountsFile.of_user(environ)
+        self._rest = rest
+        self._dialler = dialler
+        self._port: TunnelPort | None = None
+        self._running: Deferred[int] | None = None
+        self.stopped = False
+
+    def start(self) -> Deferred[int]:
+        """Do what the command line says; fires with the exit status."""
+        name, command = self._options.command()
+        is_connect = name == "tunnel connect"
+        work = self._connect(command) if is_connect else self._once(name, command)
+        self._running = Deferred.fromCoroutine(self._status(work))
+        return self._running
+
+    def stop(self) -> None:
+        """End in good order: what SIGINT and SIGTERM ask for."""
+        self.stopped = True
+        if self._port is not None:
+            self._port.stopListening()
+        elif self._running is not None:
+            self._running.cancel()
+
+    async def _status(self, work: Awaitable[None]) -> int:
+        try:
+            await work
+        except CancelledError:
+            return FAILED
+        except ExposrError as error:
+            self._printer.error(str(error))
+            return exit_status(error)
+        return SUCCESS
+
+    def _account(self) -> StoredAccount | None:
+        """-a, --account-file, their variables, the accounts file; in this order."""
+        options, given = self._options, self._options.given
+        sources = sorted(
+            (name for name in ("account", "account-file") if name in given),
+            key=lambda name: not given[name].startswith("-"),
+        )
+        if not sources:
+            return self._accounts.account(self._rest.server)
+        if sources[0] == "account":
+            return StoredAccount(str(options["account"]).strip())
+        path = str(options["account-file"])
+        try:
+            with open(path, encoding="utf-8") as stream:
+                lines = [line.strip() for line in stream.read(4096).splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{given['account-file']} {path!r}: cannot be read: {error}") from None
+        number = next((line for line in lines if line and not line.startswith("#")), "")
+        if not number:
+            raise BadInput(f"{given['account-file']} {path!r}: holds no account number")
+        return StoredAccount(number)
+
+    async def _once(self, name: str, command: Command) -> None:
+        commands = Commands(
+            self._rest, self._accounts, self._printer.say, self._printer.show, self._random
+        )
+        if name == "admin tunnel list":
+            key = command["api-key"]
+            if not key:
+                raise BadInput("--api-key (or EXPOSR_API_KEY) is needed")
+            verbose = command["verbose"] == "true"
+            await commands.admin_tunnel_list(key, int(command["count"]), verbose)
+            return
+        if name != "account create":
+            account = self._account()
+            if account is None:
+                raise BadInput(
+                    "no account was given and none is remembered for this server; use --account, "
+                    "--account-file or EXPOSR_ACCOUNT, or register one with: exposr account create"
+                )
+            self._rest.use(account.account)
+        await commands.by_name[name](command.words)
+
+    async def _connect(self, command: Command) -> None:
+        short = bool(getattr(command.parent, "short", False))
+        words = ConnectArguments.read(command.words, short, command["host-header"] or "")
+        trust = Trust(command["target-ca"], not command["insecure"], "--target-ca")
+        if words.target is not None:
+            words.target.endpoint(self._reactor, trust)  # what is wrong is told before all else
+        account = self._account()
+        if account is not None:
+            self._rest.use(account.account)
+        own = OwnTunnel(
+            self._rest,
+            self._accounts,
+            self._printer.say,
+            self._random,
+            words.tunnel_id,
+            words.target,
+            words.changes,
+            words.host_header,
+            account is None or account.automatic,
+        )
+        factory = Forward(self._connector(own, trust), self._target_failed, _rules(own, command))
+        endpoint = TunnelEndpoint(
+            self._reactor,
+            own,
+            self._dialler.dial,
+            self._random,
+            Progress(self._printer, own),
+            retry=not command["no-retry"],
+        )
+        self._port = endpoint.start(factory)
+        try:
+            await self._port.ended
+        finally:
+            await self._release(own, bool(command["keep"]))
+        self._printer.say("Tunnel disconnected")
+
+    def _connector(self, own: OwnTunnel, trust: Trust) -> Callable[[Any], Deferred[Any]]:
+        """Connects to the target in use, by an endpoint that is made once."""
+        made: dict[Target, Any] = {}
+
+        def connect(factory: Any) -> Deferred[Any]:
+            target = own.in_use
+            assert target is not None  # it is prepared before anything is connected
+            if target not in made:
+                made[target] = target.endpoint(self._reactor, trust)
+            connected: Deferred[Any] = made[target].connect(factory)
+            return connected
+
+        return connect
+
+    def _target_failed(self, reason: Failure) -> None:
+        self._printer.error(f"the target cannot be connected: {reason.getErrorMessage()}")
+
+    async def _release(self, own: OwnTunnel, keep: bool) -> None:
+        if keep:
+            return
+        try:
+            await own.release()
+        except ExposrError as error:
+            self._printer.error(f"the tunnel {own.tunnel_id} could not be deleted: {error}")
+
+
+def _rules(own: OwnTunnel, command: Command) -> Callable[[], Rules | None]:
+    """How requests are rewritten here: by --http-mode, and where the server cannot."""
+    http_mode = bool(command["http-mode"])
+    replace = replacements(command["http-header-replace"] or "") if http_mode else ()
+    names = str(command["http-header-rewrite"] or "").lower().split(",") if http_mode else ()
+    rewrite = frozenset(name.strip().encode() for name in names)
+
+    def rules() -> Rules | None:
+        target = own.in_use
+        if target is None or not target.is_http or not (http_mode or own.rewrites):
+            return None
+        host = own.host_header.encode("ascii") if own.rewrites else b""
+        scheme, authority = target.scheme.encode("ascii"), target.authority.encode("ascii")
+        return Rules(scheme, authority, host, replace, rewrite)
+
+    return rules
+
+
+def _log_to(stream: TextIO) -> None:
+    """Warnings of the libraries, and what nobody handled, go where errors go."""
+    from twisted.logger import (  # noqa: PLC0415
+        FilteringLogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        globalLogBeginner,
+        textFileLogObserver,
+    )
+
+    observer = FilteringLogObserver(
+        textFileLogObserver(stream), [LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)]
+    )
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+    """Run the reactor for a command line; the exit status.
+
+    The first SIGINT or SIGTERM ends in good order, a second one at once.
+    """
+    from twisted.internet import reactor as running  # noqa: PLC0415
+
+    reactor: Any = running
+    keep_freed_memory()
+    printer = Printer(out, err, bool(options["quiet"]))
+    _log_to(err)
+    status = FAILED
+
+    try:
+        if not options["server"]:
+            raise BadInput("--server URL (or EXPOSR_SERVER) is needed")
+        trust = Trust(options["server-ca"], not options["insecure-server"])
+        http = http_client(reactor, trust)
+    except BadInput as error:
+        printer.error(str(error))
+        return USAGE
+    agent = f"exposr-tx/{exposr_tx.__version__}"
+    rest = RestClient(options["server"], http, reactor, agent)
+    dialler = Dialler(reactor, trust, rest.server, printer.error)
+    script = Script(reactor, options, environ, printer, SystemRandom(), rest, dialler)
+
+    def finish(result: int | Failure) -> None:
+        nonlocal status
+        if isinstance(result, Failure):
+            printer.error(f"internal error: {result.getTraceback()}")
+        else:
+            status = SUCCESS if script.stopped and result == FAILED else result
+        reactor.stop()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if script.stopped:
+            os._exit(SUCCESS)
+        script.stopped = True
+        reactor.callFromThread(script.stop)
+
+    def begin() -> None:
+        # After the reactor has installed its own.
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+        script.start().addBoth(finish)
+
+    reactor.callLater(0, begin)
+    reactor.run()
+    return status

@@ -1,0 +1,187 @@
+"""The heads that ingress writes: a request's for the target, a response's for the visitor.
+
+Both are written anew from what the parser read. Requests get the fields that
+tell the target of its visitor; where the tunnel shows its target's own host
+(``host_header: "target"``), Host, Origin and Referer are brought to the target's
+name, and Location, Content-Location and cookie domains back to the public one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from exposr_tx.ingress.trust import Visitor
+from exposr_tx.interfaces import VirtualHost
+from exposr_tx.wire.http1 import Fields, Request, Response
+
+__all__ = ["VIA", "RequestWriter", "response_head"]
+
+#: The field that carries the ids of the nodes that a request has been through.
+VIA: Final = b"exposr-via"
+
+_URL: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
+_DOMAIN: Final = re.compile(
+    rb"(;[ \t]*domain[ \t]*=[ \t]*)\.?([^;]*?)([ \t]*(?:;|\Z))", re.IGNORECASE
+)
+_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+
+
+def without_default_port(scheme: bytes, authority: bytes) -> bytes:
+    """An authority in lower case, without the port that goes without saying."""
+    host, colon, port = authority.lower().rpartition(b":")
+    if colon and port.isdigit() and _DEFAULT_PORTS.get(scheme) == port:
+        return host
+    return authority.lower()
+
+
+class RequestWriter:
+    """Writes heads for targets.
+
+    :param node_id: this server's name in ``exposr-via``; unguessable.
+    :param scheme: the scheme of the public URLs, for ``X-Forwarded-Proto``.
+    """
+
+    def __init__(self, node_id: bytes, scheme: bytes) -> None:
+        self._node_id = node_id
+        self._scheme = scheme
+
+    def looped(self, visitor: Visitor) -> bool:
+        """Whether a request has been through this node before."""
+        return bool(visitor.via) and self._node_id in visitor.via.replace(b" ", b"").split(b",")
+
+    def about(self, visitor: Visitor, authority: bytes) -> bytes:
+        """The lines that tell a target of its visitor; the same for a connection's whole life
+        unless a proxy speaks for many visitors."""
+        scheme = visitor.scheme.encode() if visitor.scheme else self._scheme
+        host = without_default_port(scheme, visitor.authority or authority)
+        ip, peer = visitor.ip.encode(), visitor.peer.encode()
+        port = visitor.port or (
+            host.rpartition(b":")[2] if b":" in host.rpartition(b"]")[2] else b""
+        )
+        node = b'"[%b]"' % peer if b":" in peer else peer
+        element = b"by=_exposr;for=%b;host=%b;proto=%b" % (
+            node or b"unknown",
+            b'"%b"' % host if b":" in host else host,
+            scheme,
+        )
+        lines = [
+            b"X-Forwarded-For: %b\r\n"
+            % (b"%b, %b" % (visitor.chain, peer) if visitor.chain else peer),
+            b"X-Real-IP: %b\r\n" % ip,
+            b"X-Forwarded-Host: %b\r\n" % host,
+            b"X-Forwarded-Port: %b\r\n" % port if port else b"",
+            b"X-Forwarded-Proto: %b\r\n" % scheme,
+            b"Forwarded: %b\r\n"
+            % (b"%b, %b" % (visitor.forwarded, element) if visitor.forwarded else element),
+            b"Exposr-Via: %b\r\n"
+            % (b"%b,%b" % (self._node_id, visitor.via) if visitor.via else self._node_id),
+        ]
+        return b"".join(lines)
+
+    def head(
+        self, request: Request, vhost: VirtualHost | None, about: bytes, request_id: bytes
+    ) -> bytes:
+        """A request's head for the target; ``vhost`` None is our own API."""
+        host = request.authority
+        if vhost is not None:
+            if vhost.host_header is not None:
+                host = vhost.host_header
+            if request.referring and vhost.target is not None and host == vhost.target[1]:
+                _refer(request, vhost.target)
+        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
+        lines += [b"%b: %b\r\n" % pair for pair in request.fields]
+        if request.length is None:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif request.length or request.has_length:
+            lines.append(b"Content-Length: %d\r\n" % request.length)
+        if request.websocket:
+            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        elif request.trailers_wanted:
+            lines.append(b"Connection: TE\r\nTE: trailers\r\n")
+        if request.expect_continue:
+            lines.append(b"Expect: 100-continue\r\n")
+        lines.append(about)
+        lines.append(b"X-Request-Id: %b\r\n\r\n" % request_id)
+        return b"".join(lines)
+
+
+def _refer(request: Request, target: tuple[bytes, bytes]) -> None:
+    """Bring Origin and Referer that name the public host to the target's."""
+    request.fields = list(request.fields)  # they may be the parser's
+    for index in request.referring:
+        name, value = request.fields[index]
+        matched = _URL.match(value)
+        if matched is None:
+            continue
+        scheme = matched[1].lower()
+        if without_default_port(scheme, matched[2]) == without_default_port(
+            scheme, request.authority
+        ):
+            request.fields[index] = (
+                name,
+                b"%b://%b%b" % (target[0], target[1], value[matched.end() :]),
+            )
+
+
+def _locate(response: Response, vhost: VirtualHost) -> Fields:
+    """Bring what names the target back to the public URL."""
+    assert vhost.target is not None
+    fields = list(response.fields)
+    for index in response.locating:
+        name, value = fields[index]
+        if name.lower() == b"set-cookie":
+            public = vhost.public[1].rpartition(b":")[0] or vhost.public[1]
+            fields[index] = (name, _public_cookie(value, vhost.target[1], public))
+            continue
+        matched = _URL.match(value)
+        if matched is None or matched[1].lower() != vhost.target[0]:
+            continue
+        if without_default_port(vhost.target[0], matched[2]) == vhost.target[1]:
+            fields[index] = (
+                name,
+                b"%b://%b%b" % (vhost.public[0], vhost.public[1], value[matched.end() :]),
+            )
+    return fields
+
+
+def _public_cookie(cookie: bytes, target: bytes, public: bytes) -> bytes:
+    host = target.rpartition(b":")[0] if b":" in target.rpartition(b"]")[2] else target
+
+    def replaced(matched: re.Match[bytes]) -> bytes:
+        if matched[2].lower() != host:
+            return matched[0]
+        return matched[1] + public + matched[3]
+
+    return _DOMAIN.sub(replaced, cookie)
+
+
+def response_head(
+    response: Response, vhost: VirtualHost | None, *, chunked: bool, close: bool
+) -> bytes:
+    """A response's head for the visitor.
+
+    :param chunked: whether the body goes out in chunks.
+    :param close: whether the connection ends with this response.
+    """
+    fields = response.fields
+    if (
+        response.locating
+        and vhost is not None
+        and vhost.target is not None
+        and vhost.host_header == vhost.target[1]
+    ):
+        fields = _locate(response, vhost)
+    lines = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
+    lines += [b"%b: %b\r\n" % pair for pair in fields]
+    if response.status == 101:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        return b"".join(lines)
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif response.declared is not None and response.status >= 200 and response.status != 204:
+        lines.append(b"Content-Length: %d\r\n" % response.declared)
+    if close and response.status >= 200:
+        lines.append(b"Connection: close\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)

@@ -1,0 +1,226 @@
+"""Connections to targets, kept alive between requests.
+
+A :class:`TargetConnection` is the protocol that HTTP ingress runs on a stream.
+After a clean response it waits in the :class:`Pool` of its upstream for the next
+request; it is never shared between tunnels or upstreams, and never used again
+after anything odd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from exposr_tx.deadlines import NEVER, Deadlines
+from exposr_tx.errors import RemoteProtocolError
+from exposr_tx.interfaces import IUpstream
+from exposr_tx.wire.http1 import Event, Limits, ResponseParser
+
+__all__ = ["Pool", "TargetConnection", "TargetFactory"]
+
+#: Idle connections kept for one upstream; more are closed as they come free.
+MAX_IDLE: Final = 512
+#: Seconds before the time at which a target has said it will close, to be there first.
+KEEP_ALIVE_MARGIN: Final = 1.0
+
+
+class Exchange(Protocol):
+    """What a target connection reports to: the request that it works on."""
+
+    def response_events(self, events: list[Event]) -> None:
+        """Parts of the response, in order."""
+
+    def target_lost(self, reason: Failure) -> None:
+        """The connection ended before the response did, or spoke nonsense."""
+
+    def target_full(self) -> None:
+        """The stream takes no more for now."""
+
+    def target_drained(self) -> None:
+        """The stream takes more again."""
+
+
+@implementer(IPushProducer)
+class TargetConnection(TwistedProtocol):
+    """One stream to a target, speaking HTTP.
+
+    :ivar requests: how many requests it has been used for.
+    """
+
+    transport: Any
+
+    def __init__(self, pool: Pool, upstream: IUpstream, limits: Limits) -> None:
+        self.parser = ResponseParser(limits)
+        self.upstream = upstream
+        self.requests = 0
+        self.alive = False
+        self.deadline = NEVER
+        self.idle_limit = pool.idle_timeout
+        self._pool = pool
+        self._exchange: Exchange | None = None
+
+    def connectionMade(self) -> None:
+        self.alive = True
+        self.transport.registerProducer(self, True)
+
+    def begin(self, exchange: Exchange, method: bytes) -> None:
+        """Work on a request: what arrives from now on is its response."""
+        self.requests += 1
+        self._exchange = exchange
+        self.parser.expect(method)
+
+    def dataReceived(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            # Nobody asked: whatever it is, it must not become somebody's response.
+            self.abort()
+            return
+        try:
+            events = self.parser.receive(data)
+        except RemoteProtocolError:
+            self._exchange = None
+            self.abort()
+            exchange.target_lost(Failure())
+            return
+        if events:
+            exchange.response_events(events)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.alive = False
+        self._pool.discard(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        try:
+            # A broken connection is no end: a body until close would look complete.
+            events = self.parser.receive_eof() if reason.check(ConnectionDone) else []
+        except RemoteProtocolError:
+            events = []
+        if events:
+            exchange.response_events(events)
+        else:
+            exchange.target_lost(reason)
+
+    def release(self, reusable: bool, idle_limit: int | None) -> None:
+        """The exchange is over; keep the connection for another, or close it.
+
+        :param idle_limit: seconds after which the target has said it closes idle connections.
+        """
+        self._exchange = None
+        if not self.alive:
+            return
+        if idle_limit is not None:
+            self.idle_limit = idle_limit - KEEP_ALIVE_MARGIN
+        if reusable and not self.parser.held and self._pool.keep(self):
+            return
+        self.close()
+
+    def detach(self) -> None:
+        """The exchange takes the stream over for another protocol."""
+        self._exchange = None
+        self.alive = False
+        self.transport.unregisterProducer()
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self._exchange = None
+        if self.alive:
+            self.alive = False
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once: the visitor has gone, or nothing here can be trusted."""
+        self._exchange = None
+        if self.alive:
+            self.alive = False
+            self._pool.discard(self)
+            self.transport.unregisterProducer()
+            self.transport.abortConnection()
+
+    def timed_out(self) -> None:
+        """Idle for too long; called by Deadlines."""
+        self._pool.discard(self)
+        self.close()
+
+    def pauseProducing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.target_full()
+
+    def resumeProducing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.target_drained()
+
+    def stopProducing(self) -> None:
+        """The stream is lost; connectionLost follows."""
+
+
+class TargetFactory(Factory):
+    """Builds the protocol for one upstream's streams."""
+
+    noisy = False
+
+    def __init__(self, pool: Pool, upstream: IUpstream, limits: Limits) -> None:
+        self._build: Callable[[], TargetConnection] = lambda: TargetConnection(
+            pool, upstream, limits
+        )
+
+    def buildProtocol(self, addr: object) -> TargetConnection:
+        return self._build()
+
+
+class Pool:
+    """Idle target connections, by upstream; the one used last is used first.
+
+    :param idle_timeout: seconds after which an idle connection is closed.
+    """
+
+    def __init__(self, deadlines: Deadlines, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        self._deadlines = deadlines
+        self._idle: dict[IUpstream, list[TargetConnection]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._idle.values()))
+
+    def take(self, upstream: IUpstream) -> TargetConnection | None:
+        """An idle connection of this upstream, if there is one."""
+        idle = self._idle.get(upstream)
+        if not idle:
+            return None
+        connection = idle.pop()
+        self._deadlines.remove(connection)
+        return connection
+
+    def keep(self, connection: TargetConnection) -> bool:
+        """Keep a connection until it is taken or has been idle for too long."""
+        limit = min(self.idle_timeout, connection.idle_limit)
+        idle = self._idle.setdefault(connection.upstream, [])
+        if limit <= 0 or len(idle) >= MAX_IDLE or not connection.upstream.accepting:
+            return False
+        connection.deadline = self._deadlines.now + limit
+        self._deadlines.add(connection)
+        idle.append(connection)
+        return True
+
+    def discard(self, connection: TargetConnection) -> None:
+        """Forget a connection that has ended."""
+        idle = self._idle.get(connection.upstream)
+        if idle and connection in idle:
+            idle.remove(connection)
+            self._deadlines.remove(connection)
+        if not idle:
+            self._idle.pop(connection.upstream, None)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        for idle in list(self._idle.values()):
+            for connection in list(idle):
+                connection.timed_out()

@@ -1,0 +1,201 @@
+"""The project's interfaces, and the frozen values that appear in them.
+
+Rooms know each other through these only; the objects meet in
+``tap.makeService`` and in the client script, by constructor arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+
+__all__ = [
+    "Connection",
+    "IAccessLog",
+    "IAdmission",
+    "IRoutes",
+    "IStorage",
+    "ITakeover",
+    "IUpstream",
+    "Origin",
+    "Record",
+    "VirtualHost",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stream comes from: what ingress knows of the visitor.
+
+    :ivar kind: ``"http"``, ``"tcp"``, ``"tls"`` or ``"api"``.
+    :ivar peer: the visitor's address, as told by trusted proxies.
+    :ivar base_url: ``scheme://host[:port]`` as the visitor wrote it; empty
+        where the traffic has no such thing.
+    """
+
+    kind: str
+    peer: IAddress
+    base_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """What HTTP ingress must know of a tunnel to forward a request to it.
+
+    :ivar tunnel_id: whose streams to use.
+    :ivar enabled: whether the tunnel takes HTTP at all.
+    :ivar host_header: the Host that the target gets; None keeps the visitor's.
+    :ivar target: ``(scheme, authority)`` of an ``http`` or ``https`` target,
+        lower-case, default port left out; None where it is something else.
+    :ivar public: ``(scheme, authority)`` of the tunnel's public URL.
+    """
+
+    tunnel_id: str
+    enabled: bool
+    host_header: bytes | None
+    target: tuple[bytes, bytes] | None
+    public: tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The live state of a tunnel's connections. Times are epoch milliseconds."""
+
+    connections: int = 0
+    connected_at: int | None = None
+    disconnected_at: int | None = None
+    alive_at: int | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self.connections > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored value and the version it has, for compare-and-set."""
+
+    value: Mapping[str, Any]
+    version: int
+
+
+class IUpstream(Interface):
+    """One way to a tunnel's targets: a connected client, another node, a site in this process."""
+
+    tunnel_id: str = Attribute("whose streams it carries")
+    alive_at: int = Attribute("epoch milliseconds when something was last heard from it")
+    accepting: bool = Attribute("whether it may be chosen for new streams")
+
+    def connect(factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+        """Open a stream and run a protocol of the factory's on it.
+
+        Errbacks with TargetRefused, TargetFailed, StreamLimit or UpstreamGone.
+        A cancelled Deferred leaves no stream behind.
+        """
+
+    def probe() -> Deferred[bool]:
+        """Ask for a sign of life: True when it answered within a second."""
+
+    def close(code: int, reason: str) -> None:
+        """End the connection, with all its streams; the websocket close code and reason say why."""
+
+
+class IRoutes(Interface):
+    """From a host to a tunnel, and from a tunnel to one of its upstreams."""
+
+    def virtual_host(host: str) -> VirtualHost | Deferred[VirtualHost] | None:
+        """The tunnel that a host names; None where ingress does not claim the host.
+
+        :param host: lower-case, without port and trailing dot.
+        Raises, or errbacks with, TunnelNotFound.
+        """
+
+    def choose(tunnel_id: str) -> IUpstream:
+        """The upstream for a new stream, round robin; raises TunnelNotConnected."""
+
+
+class IStorage(Interface):
+    """Records in tables, by key, with compare-and-set. Values are JSON objects.
+
+    Every method errbacks with StorageUnavailable when the store does not answer.
+    """
+
+    def get(table: str, key: str) -> Deferred[Record | None]:
+        """The record, or None."""
+
+    def put(table: str, key: str, value: Mapping[str, Any], version: int | None) -> Deferred[int]:
+        """Store a value; the Deferred fires with its new version.
+
+        :param version: the version that is there now; None for "no record yet".
+        Errbacks with Conflict when that is not so.
+        """
+
+    def delete(table: str, key: str, version: int | None) -> Deferred[bool]:
+        """Remove a record; False when there was none. None removes any version;
+        otherwise errbacks with Conflict when another one is there."""
+
+    def list(table: str, after: str, count: int) -> Deferred[list[tuple[str, Record]]]:
+        """Up to ``count`` records with keys greater than ``after``, in the order of their keys."""
+
+    def close() -> Deferred[None]:
+        """Write what is pending and let go of the store."""
+
+
+class IAdmission(Interface):
+    """Decides which client connections a server takes."""
+
+    def admit(tunnel_id: str, token: str) -> Deferred[None]:
+        """Check a transport token and replace it by a new one.
+
+        Errbacks with NoToken, PermissionDenied or TunnelNotFound (all told to
+        the outside as 401), StorageUnavailable or Draining.
+        """
+
+    def plug(upstream: IUpstream) -> Deferred[None]:
+        """Take an admitted upstream into service; errbacks with TooManyConnections."""
+
+    def unplug(upstream: IUpstream, clean: bool) -> None:
+        """The upstream is gone."""
+
+
+class ITakeover(Interface):
+    """Takes a visitor's whole connection over when a request asks for it:
+    the websocket transport."""
+
+    def claims(path: bytes) -> bool:
+        """Whether an upgrade request for this path is ours."""
+
+    def admit(
+        target: bytes, fields: list[tuple[bytes, bytes]], origin: Origin
+    ) -> Deferred[IProtocol]:
+        """The protocol to hand the connection to, which is then fed the request's head.
+
+        :param target: the request target, with its query.
+        :param fields: the header fields, names in lower case.
+        Errbacks with an ExposrError that the visitor gets as JSON.
+        """
+
+
+class IAccessLog(Interface):
+    """Where finished requests are written down."""
+
+    def write(
+        method: bytes,
+        host: bytes,
+        path: bytes,
+        status: int,
+        bytes_in: int,
+        bytes_out: int,
+        first_byte_ms: float,
+        last_byte_ms: float,
+        tunnel: str,
+        request_id: str,
+    ) -> None:
+        """One request: ``path`` without its query; times since the request's head was complete."""

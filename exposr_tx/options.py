@@ -1,0 +1,379 @@
+"""Command lines that are also environment variables: what both programs' options share.
+
+:class:`EnvironOptions` is Twisted's ``usage.Options`` with four habits more:
+
+* an option that is not on the line is looked for in the environment, as
+  ``EXPOSR_`` and its name in capitals (``--api-port`` is ``EXPOSR_API_PORT``);
+* options may stand anywhere on the line, before and after what they do not
+  belong to, also around the names of sub-commands;
+* a value that is wrong gives one line that names the option, the value and
+  what it must be;
+* variables that begin with ``EXPOSR_`` and mean nothing are warned of.
+
+The functions below it turn the text of a value into the value. They raise
+ValueError with the words that follow "--name 'text': ".
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+from twisted.python import usage
+
+__all__ = [
+    "EnvironOptions",
+    "boolean",
+    "choice",
+    "comma_list",
+    "count",
+    "endpoint",
+    "network",
+    "port",
+    "port_range",
+    "seconds",
+    "url",
+]
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"1", "true", "on", "yes", "enable", "enabled"})
+_FALSE = frozenset({"0", "false", "off", "no", "disable", "disabled"})
+
+# These end the program; they come after everything that changes what they print.
+_LAST = ("help", "version")
+
+
+def boolean(text: str) -> bool:
+    """True or False from any of the words that the existing clients take for them."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("must be true or false (also 1/0, on/off, yes/no)")
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("must be a whole number, 0 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, 0 or more; parts of seconds are fine."""
+    remedy = "must be a number of seconds, 0 or more"
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(remedy) from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(remedy)
+    return value
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 lets the system choose."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise ValueError("must be a port number from 0 to 65535")
+    return int(text)
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """``A-B`` or a single port, both ends included."""
+    first, dash, last = text.partition("-")
+    try:
+        low, high = port(first), port(last if dash else first)
+    except ValueError:
+        low, high = 0, 0
+    if not 0 < low <= high:
+        raise ValueError("must be a range of ports like 20000-20100")
+    return low, high
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """An address or a network, as ``192.0.2.7`` or ``10.0.0.0/8``."""
+    try:
+        return ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise ValueError("must be an address or a network like 10.0.0.0/8") from None
+
+
+def endpoint(text: str) -> str:
+    """A Twisted server endpoint; a bare port number is ``tcp:`` of it. Parsed where it is used."""
+    if text.isascii() and text.isdigit():
+        return f"tcp:{port(text)}"
+    if ":" not in text:
+        raise ValueError("must be a server endpoint like tcp:8080:interface=127.0.0.1")
+    return text
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """A URL of one of some schemes, with a host."""
+    remedy = f"must be a URL like {schemes[0]}://host.example" + (
+        "" if len(schemes) == 1 else f" (or {', '.join(schemes[1:])})"
+    )
+
+    def parse(text: str) -> str:
+        try:
+            parts = urlsplit(text.strip())
+            _ = parts.port  # raises where it is not a number
+        except ValueError:
+            raise ValueError(remedy) from None
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(remedy)
+        return text.strip()
+
+    return parse
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return parse
+
+
+def comma_list(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """A list of values between commas; empty places do not count."""
+
+    def parse(text: str) -> tuple[T, ...]:
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
+
+    return parse
+
+
+class EnvironOptions(usage.Options):
+    """``usage.Options`` that also reads the environment; see the module.
+
+    ``optFlags``, ``optParameters``, ``opt_*`` and ``subCommands`` are Twisted's.
+
+    :cvar prefix: what the variables begin with.
+    :cvar aliases: other names of options, for the line and for the environment.
+    :cvar lists: options that may be given several times and then add up; their
+        coercion is a :func:`comma_list`. (An ``opt_name`` method is called each
+        time as well, with no splitting at commas.)
+    :cvar hidden: options that ``--help`` does not show.
+    :cvar secret: options whose value no error may repeat.
+    :ivar environ: where variables are looked up; a sub-command takes its parent's.
+    :ivar given: for each option that was set, what it was set by: ``"--api-port"``
+        or ``"EXPOSR_API_PORT"``.
+    :ivar warnings: lines for the log, collected while parsing.
+    """
+
+    prefix: ClassVar[str] = "EXPOSR_"
+    aliases: ClassVar[Mapping[str, str]] = {}
+    lists: ClassVar[frozenset[str]] = frozenset()
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    secret: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._environ = environ
+        self.given: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self._takes_value = {name.rstrip("="): name.endswith("=") for name in self.longOpt}
+        self._coerce: dict[str, Callable[[str], Any]] = {
+            parameter[0]: parameter[4]
+            for kind in type(self).__mro__
+            for parameter in kind.__dict__.get("optParameters", ())
+            if len(parameter) > 4 and parameter[4] is not None
+        }
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        if self._environ is not None:
+            return self._environ
+        return self.parent.environ if isinstance(self.parent, EnvironOptions) else os.environ
+
+    # What the line and the environment say
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse a command line (the process's own by default), then the environment.
+
+        Raises ``usage.UsageError`` with a message of one line.
+        """
+        words = list(sys.argv[1:] if options is None else options)
+        if "--_shell-completion" in words:
+            super().parseOptions(words)  # type: ignore[no-untyped-call]
+            return
+        mine, rest = self._sort(words)
+        found: dict[str, list[str]] = {}
+        for name, text, source in mine:
+            if not self._adds_up(name):
+                found[name] = []
+            found.setdefault(name, []).append(text)
+            self.given[name] = source
+        for name, text, source in self._from_environ():
+            if name not in found:
+                found[name] = [text]
+                self.given[name] = source
+        line = []
+        for name in sorted(found, key=lambda name: name in _LAST):
+            texts = [",".join(found[name])] if name in self.lists else found[name]
+            for text in texts:
+                self._check(name, text)
+                if self._takes_value[name]:
+                    line.append(f"--{name}={text}")
+                elif boolean(text):
+                    line.append(f"--{name}")
+        if not isinstance(self.parent, EnvironOptions):
+            self._warn_of_unknown_variables()
+        super().parseOptions([*line, "--", *rest])  # type: ignore[no-untyped-call]
+
+    def _adds_up(self, name: str) -> bool:
+        return name in self.lists or hasattr(self, "opt_" + name.replace("-", "_"))
+
+    def error(self, name: str, text: str) -> usage.UsageError:
+        """An error about an option, named as the user gave it.
+
+        >>> raise self.error("api-url", "must be set")
+        """
+        return usage.UsageError(f"{self.given.get(name, '--' + name)}: {text}")
+
+    def _check(self, name: str, text: str) -> None:
+        check = self._coerce.get(name) if self._takes_value[name] else boolean
+        if check is None:
+            return
+        try:
+            check(text)
+        except ValueError as problem:
+            shown = "" if name in self.secret else f" {text!r}"
+            raise usage.UsageError(f"{self.given[name]}{shown}: {problem}") from None
+
+    def _sort(self, words: list[str]) -> tuple[list[tuple[str, str, str]], list[str]]:
+        """Split a line into our options, as (name, text, source), and what is not ours.
+
+        With sub-commands, options that only those know go behind the
+        command's name; without, an unknown option is an error.
+        """
+        mine: list[tuple[str, str, str]] = []
+        theirs: list[str] = []
+        arguments: list[str] = []
+        pending = iter(words)
+        for word in pending:
+            if word == "--":
+                arguments += [word, *pending] if self._commands() else pending
+            elif not word.startswith("-") or word == "-":
+                arguments.append(word)
+            elif (known := self._recognise(word)) is not None:
+                mine += self._values(known, word, pending)
+            else:
+                for sub in self._descendants():
+                    if (known := sub._recognise(word)) is not None:
+                        theirs.append(word)
+                        if sub._wants_next(known, word):
+                            theirs.append(self._next(word, pending))
+                        break
+                else:
+                    raise self._unknown(word)
+        return mine, arguments[:1] + theirs + arguments[1:]
+
+    def _recognise(self, word: str) -> list[str] | None:
+        """The long names that a word of the line sets: one, or several short ones."""
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0]
+            name = self.aliases.get(name, name)
+            return [name] if name in self._takes_value else None
+        names: list[str] = []
+        for letter in word[1:]:
+            long = self.synonyms.get(letter)
+            if long is None:
+                return None
+            names.append(long)
+            if self._takes_value[long]:
+                break
+        return names
+
+    def _wants_next(self, names: list[str], word: str) -> bool:
+        """Whether the value of the last option in a word is the next word."""
+        if not self._takes_value[names[-1]]:
+            return False
+        return "=" not in word if word.startswith("--") else len(word) == len(names) + 1
+
+    def _values(
+        self, names: list[str], word: str, pending: Iterator[str]
+    ) -> Iterator[tuple[str, str, str]]:
+        if word.startswith("--"):
+            source, equals, text = word.partition("=")
+            if self._wants_next(names, word):
+                text = self._next(word, pending)
+            elif not equals:
+                text = "true"
+            yield names[0], text, source
+            return
+        for place, name in enumerate(names, start=2):
+            value = "true"
+            if self._takes_value[name]:
+                value = word[place:] or self._next(word, pending)
+            yield name, value, "--" + name
+
+    def _next(self, word: str, pending: Iterator[str]) -> str:
+        for text in pending:
+            return text
+        raise usage.UsageError(f"{word}: needs a value")
+
+    def _unknown(self, word: str) -> usage.UsageError:
+        name = word.lstrip("-").partition("=")[0]
+        close = difflib.get_close_matches(name, self._takes_value.keys() - self.hidden, n=1)
+        hint = f"did you mean --{close[0]}?" if close else "--help lists the options"
+        return usage.UsageError(f"{word.partition('=')[0]}: no such option; {hint}")
+
+    # The environment
+
+    def _variables(self) -> dict[str, str]:
+        """Variable name to long option name."""
+        names = [name for name in self._takes_value if name not in _LAST]
+        return {
+            self.prefix + name.upper().replace("-", "_"): self.aliases.get(name, name)
+            for name in (*names, *self.aliases)
+        }
+
+    def _from_environ(self) -> Iterator[tuple[str, str, str]]:
+        for variable, name in self._variables().items():
+            # Compose files and units set variables to nothing when they mean "not set".
+            if text := self.environ.get(variable, ""):
+                yield name, text, variable
+
+    def _warn_of_unknown_variables(self) -> None:
+        known = set(self._variables())
+        for sub in self._descendants():
+            known |= set(sub._variables())
+        for variable in sorted(self.environ):
+            if variable.startswith(self.prefix) and variable not in known:
+                close = difflib.get_close_matches(variable, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                self.warnings.append(f"{variable} is set and names no option{hint}")
+
+    # Sub-commands
+
+    def _commands(self) -> Sequence[tuple[str, Any, Callable[[], usage.Options], str]]:
+        return getattr(self, "subCommands", None) or ()
+
+    def _descendants(self) -> Iterator[EnvironOptions]:
+        for _name, _short, parser, _doc in self._commands():
+            sub = parser()
+            if isinstance(sub, EnvironOptions):
+                yield sub
+                yield from sub._descendants()
+
+    # Help
+
+    def getUsage(self, width: int | None = None) -> str:
+        everything = self.longOpt
+        if not self.get("show-hidden"):
+            self.longOpt = [name for name in everything if name.rstrip("=") not in self.hidden]
+        try:
+            return str(super().getUsage(width))
+        finally:
+            self.longOpt = everything

@@ -1,0 +1,267 @@
+"""From a visitor's host to a tunnel, and from a tunnel to a connected client.
+
+:class:`VirtualHosts` knows which tunnel a host names. :class:`Switchboard` knows
+which upstreams each tunnel has, gives them out in turn, and decides what happens
+when a tunnel has more connections than it may. :class:`Routes` is both, as HTTP
+ingress sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from exposr_tx.errors import TooManyConnections, TunnelNotConnected, TunnelNotFound
+from exposr_tx.interfaces import Connection, IRoutes, IUpstream, VirtualHost
+from exposr_tx.tunnels import Tunnel, Tunnels
+
+__all__ = ["CLOSE_POLICY", "Conflict", "Routes", "Switchboard", "VirtualHosts"]
+
+Conflict: TypeAlias = Literal["share", "replace", "refuse"]
+
+#: The websocket close code that tells a client not to come back by itself.
+CLOSE_POLICY: Final = 1008
+#: The close code for a connection whose place is taken by a newer one.
+CLOSE_REPLACED: Final = 1001
+#: Seconds that a disconnect waits for the connections to be gone.
+DISCONNECT_WAIT: Final = 0.5
+
+#: Virtual hosts kept ready; beyond it they are worked out anew.
+MAX_KNOWN: Final = 65536
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _authority(scheme: str, host: str, port: int | None) -> bytes:
+    """``host[:port]`` in lower case, without the scheme's default port."""
+    host = f"[{host}]" if ":" in host else host
+    if port is None or _DEFAULT_PORTS.get(scheme) == port:
+        return host.lower().encode("idna" if not host.isascii() else "ascii")
+    return f"{host.lower()}:{port}".encode("ascii", "replace")
+
+
+class VirtualHosts:
+    """Hosts of HTTP ingress: ``<tunnel-id>.<host of the ingress URL>``.
+
+    :param ingress_url: ``scheme://host[:port]`` of ``--ingress-http-url``.
+    """
+
+    def __init__(self, tunnels: Tunnels, ingress_url: str) -> None:
+        self._tunnels = tunnels
+        parts = urlsplit(ingress_url)
+        self._scheme = parts.scheme
+        self._port = parts.port
+        self._suffix = parts.hostname or ""
+        self._known: dict[str, tuple[Tunnel, VirtualHost]] = {}
+
+    def find(self, host: str) -> VirtualHost | Deferred[VirtualHost] | None:
+        """The tunnel that a host names; None where the host is not ours.
+
+        Errbacks with TunnelNotFound.
+        """
+        name, dot, suffix = host.partition(".")
+        if suffix != self._suffix or not dot:
+            return None
+        tunnel = self._tunnels.peek(name)
+        if tunnel is None:
+            return Deferred.fromCoroutine(self._seek(name))
+        known = self._known.get(name)
+        # Tunnels are frozen: the same object is the same tunnel, unchanged.
+        return known[1] if known is not None and known[0] is tunnel else self._remember(tunnel)
+
+    async def _seek(self, name: str) -> VirtualHost:
+        return self._remember(await self._tunnels.get(name))
+
+    def _remember(self, tunnel: Tunnel) -> VirtualHost:
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        vhost = self.of(tunnel)
+        self._known[tunnel.id] = (tunnel, vhost)
+        return vhost
+
+    def of(self, tunnel: Tunnel) -> VirtualHost:
+        """What ingress must know of a tunnel."""
+        target: tuple[bytes, bytes] | None = None
+        try:
+            parts = urlsplit(tunnel.target_url or "")
+            if parts.scheme in _DEFAULT_PORTS and parts.hostname:
+                authority = _authority(parts.scheme, parts.hostname, parts.port)
+                target = (parts.scheme.encode(), authority)
+        except (ValueError, UnicodeError):
+            pass
+        mode = tunnel.http.host_header
+        if mode == "target":
+            header = target[1] if target is not None else None
+        else:
+            header = None if mode == "preserve" else mode.encode("ascii", "replace")
+        public = _authority(self._scheme, f"{tunnel.id}.{self._suffix}", self._port)
+        return VirtualHost(
+            tunnel.id, tunnel.http.enabled, header, target, (self._scheme.encode(), public)
+        )
+
+
+class _Live:
+    """The live state of one tunnel."""
+
+    __slots__ = ("connected_at", "disconnected_at", "doubted", "turn", "upstreams")
+
+    def __init__(self) -> None:
+        self.upstreams: list[IUpstream] = []
+        self.doubted: set[IUpstream] = set()
+        self.turn = 0
+        self.connected_at: int | None = None
+        self.disconnected_at: int | None = None
+
+
+class Switchboard:
+    """The connected clients of every tunnel.
+
+    :param max_connections: how many live connections a tunnel may have.
+    :param conflict: what becomes of one more when all others are alive: it is taken too
+        (``share``), takes the place of the oldest (``replace``), or is refused.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime, max_connections: int, conflict: Conflict) -> None:
+        self._clock = clock
+        self._max = max_connections
+        self._conflict = conflict
+        self._live: dict[str, _Live] = {}
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(live.upstreams) for live in self._live.values())
+
+    @property
+    def upstreams(self) -> list[IUpstream]:
+        """Every connected upstream."""
+        return [upstream for live in self._live.values() for upstream in live.upstreams]
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
+
+    async def _drop_ghosts(self, live: _Live, newest: IUpstream) -> None:
+        """Drop every older connection that does not answer; none is chosen meanwhile."""
+        old = [upstream for upstream in live.upstreams if upstream is not newest]
+        live.doubted.update(old)
+        try:
+            alive = await gatherResults([upstream.probe() for upstream in old])
+        finally:
+            live.doubted.difference_update(old)
+        for upstream, answers in zip(old, alive, strict=True):
+            if not answers:
+                upstream.close(CLOSE_REPLACED, "no sign of life")
+                self.unplug(upstream, clean=False)
+
+    async def plug(self, upstream: IUpstream) -> None:
+        """Take an upstream into service; raises TooManyConnections.
+
+        A tunnel at its limit is given a second to find out which of its connections are ghosts;
+        the new one serves meanwhile.
+        """
+        live = self._live.setdefault(upstream.tunnel_id, _Live())
+        live.upstreams.append(upstream)
+        if live.connected_at is None or len(live.upstreams) == 1:
+            live.connected_at = self._now()
+        if len(live.upstreams) <= self._max or self._conflict == "share":
+            return
+        await self._drop_ghosts(live, upstream)
+        if len(live.upstreams) <= self._max or upstream not in live.upstreams:
+            return
+        if self._conflict == "replace":
+            live.upstreams[0].close(CLOSE_REPLACED, "replaced by a newer connection")
+            return
+        self.unplug(upstream, clean=True)
+        raise TooManyConnections(upstream.tunnel_id)
+
+    def unplug(self, upstream: IUpstream, clean: bool) -> None:
+        """The upstream is gone; harmless when it was never plugged."""
+        live = self._live.get(upstream.tunnel_id)
+        if live is None or upstream not in live.upstreams:
+            return
+        live.upstreams.remove(upstream)
+        if live.upstreams:
+            return
+        live.disconnected_at = self._now()
+        for wake in self._waiting.pop(upstream.tunnel_id, []):
+            wake()
+
+    def choose(self, tunnel_id: str) -> IUpstream:
+        """The upstream for a new stream, in turn; raises TunnelNotConnected."""
+        live = self._live.get(tunnel_id)
+        if live is not None:
+            upstreams = live.upstreams
+            for _ in upstreams:
+                live.turn = turn = (live.turn + 1) % len(upstreams)
+                chosen = upstreams[turn]
+                if chosen.accepting and chosen not in live.doubted:
+                    return chosen
+        raise TunnelNotConnected(tunnel_id)
+
+    def state(self, tunnel_id: str) -> Connection:
+        """How a tunnel is connected now, or was last."""
+        live = self._live.get(tunnel_id)
+        if live is None:
+            return Connection()
+        alive = max((u.alive_at for u in live.upstreams), default=live.disconnected_at)
+        return Connection(len(live.upstreams), live.connected_at, live.disconnected_at, alive)
+
+    def disconnect(self, tunnel_id: str, reason: str) -> Deferred[bool]:
+        """Close a tunnel's connections for good; fires with whether they are gone."""
+        done: Deferred[bool] = Deferred()
+        live = self._live.get(tunnel_id)
+        if live is None or not live.upstreams:
+            done.callback(True)
+            return done
+
+        def gone() -> None:
+            late.cancel()
+            done.callback(True)
+
+        def too_late() -> None:
+            self._waiting[tunnel_id].remove(gone)
+            done.callback(tunnel_id not in self._live or not live.upstreams)
+
+        late = self._clock.callLater(DISCONNECT_WAIT, too_late)
+        self._waiting.setdefault(tunnel_id, []).append(gone)
+        for upstream in list(live.upstreams):
+            upstream.close(CLOSE_POLICY, reason)
+        return done
+
+    def forget(self, tunnel_id: str) -> None:
+        """A tunnel is deleted: nothing of it is remembered."""
+        live = self._live.get(tunnel_id)
+        if live is not None and not live.upstreams:
+            del self._live[tunnel_id]
+
+
+@implementer(IRoutes)
+class Routes:
+    """What HTTP ingress asks.
+
+    :param api_host: the host of ``--api-url``, which goes to the API before ingress is asked;
+        then hosts that nobody claims are not found. None: they go to the API.
+    """
+
+    def __init__(
+        self, hosts: VirtualHosts | None, switchboard: Switchboard, api_host: str | None = None
+    ) -> None:
+        self._hosts = hosts
+        self._api_host = api_host
+        self.choose = switchboard.choose
+
+    def virtual_host(self, host: str) -> VirtualHost | Deferred[VirtualHost] | None:
+        """See IRoutes."""
+        if host == self._api_host:
+            return None
+        found = self._hosts.find(host) if self._hosts is not None else None
+        if found is None and self._api_host is not None:
+            raise TunnelNotFound(host)
+        return found

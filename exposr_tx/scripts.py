@@ -1,0 +1,102 @@
+"""Console scripts: where a process begins that is not ``twistd``.
+
+``exposr`` hands over to ``client/script.py``, or, for ``admin … --storage-url``,
+works on a server's storage itself. What a command does not need is not
+imported: ``exposr --help`` is to answer at once.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from twisted.python.usage import UsageError
+
+from exposr_tx.client.options import Command, ExposrOptions
+
+__all__ = ["exposr"]
+
+USAGE = 2
+
+
+def exposr() -> NoReturn:
+    """The script ``exposr``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Until the reactor runs there is nothing to tidy up."""
+    os._exit(0)
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+    """Run a command line; its exit status."""
+    options = ExposrOptions(environ)
+    try:
+        options.parseOptions(arguments)
+    except UsageError as error:
+        err.write(f"exposr: {error}\n")
+        return USAGE
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    name, command = options.command()
+    if name == "admin account create":
+        return _create_account(command, out, err)
+    from exposr_tx.client.script import run
+
+    return run(options, environ, out, err)
+
+
+def _create_account(command: Command, out: TextIO, err: TextIO) -> int:
+    """``admin account create --storage-url URL``"""
+    url = command["storage-url"]
+    if not url or url.startswith("memory:"):
+        err.write(
+            "exposr: --storage-url (or EXPOSR_STORAGE_URL) is needed, the URL that the server "
+            "runs with, like sqlite:///var/lib/exposr/db; memory belongs to its server alone\n"
+        )
+        return USAGE
+    import time
+
+    from twisted.internet import reactor as running
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from exposr_tx.accounts import Accounts, human_form
+    from exposr_tx.errors import ExposrError
+    from exposr_tx.storage import open_storage
+
+    reactor: Any = running
+    status = 1
+
+    async def create() -> str:
+        storage = open_storage(url, reactor)
+        try:
+            account = await Accounts(storage, time.time).create()
+        finally:
+            await storage.close()
+        return human_form(account.id)
+
+    def finish(result: str | Failure) -> None:
+        nonlocal status
+        if isinstance(result, str):
+            out.write(f"{result}\n")
+            out.flush()
+            status = 0
+        elif isinstance(result.value, (ExposrError, ValueError, OSError)):
+            err.write(f"exposr: --storage-url {url!r}: {result.getErrorMessage()}\n")
+        else:
+            err.write(result.getTraceback())
+        reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(create()).addBoth(finish))
+    reactor.run()
+    return status

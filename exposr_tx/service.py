@@ -1,0 +1,349 @@
+"""The server as a Twisted service: listening, saying so, signals, and the end.
+
+:class:`ServerService` is what ``twistd`` runs. It opens the doors first, as only
+then the ports are known, has the rooms built for them, and stops in the order
+of :mod:`exposr_tx.draining`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from exposr_tx.draining import Draining
+from exposr_tx.errors import ExposrError
+from exposr_tx.logs import LogOutput
+
+__all__ = ["Building", "Door", "ServerService", "close_all", "tcp_door"]
+
+#: Connections that may wait to be accepted; the system's own limit is often lower.
+BACKLOG: Final = 1024
+#: How often the accept queue is emptied before a door is closed: 1,000 at a time.
+EMPTYINGS: Final = 8
+
+
+class _Threshold(Factory):
+    """Stands at a port until the rooms behind it are built, and counts who comes in."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.room: IProtocolFactory | None = None
+        self.entered = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        self.entered += 1
+        return None if self.room is None else self.room.buildProtocol(addr)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Door:
+    """A place to listen.
+
+    :ivar roles: what is answered there: ``api``, ``ingress``, ``admin``.
+    :ivar endpoints: endpoint strings to try; the next one only where the one
+        before cannot be had on this machine at all.
+    """
+
+    roles: tuple[str, ...]
+    endpoints: tuple[str, ...]
+    threshold: _Threshold = field(default_factory=_Threshold)
+    port: IListeningPort | None = None
+
+    async def open(self, reactor: Any) -> None:
+        """Listen. Raises CannotListenError, or ValueError for a bad endpoint string."""
+        for endpoint in self.endpoints:
+            try:
+                self.port = await serverFromString(reactor, endpoint).listen(self.threshold)
+                return
+            except CannotListenError as problem:
+                absent = getattr(problem.socketError, "errno", None) in (
+                    errno.EAFNOSUPPORT,
+                    errno.EADDRNOTAVAIL,
+                )
+                if endpoint == self.endpoints[-1] or not absent:
+                    raise
+
+    def close(self) -> Deferred[Any] | None:
+        """Take in who has connected already, then stop listening."""
+        port, self.port = self.port, None
+        if port is None:
+            return None
+        if hasattr(port, "doRead"):
+            for _ in range(EMPTYINGS):
+                entered = self.threshold.entered
+                port.numberAccepts = 1000  # type: ignore[attr-defined]
+                port.doRead()
+                if entered == self.threshold.entered:
+                    break
+        stopped: Deferred[Any] | None = port.stopListening()
+        return stopped
+
+    @property
+    def address(self) -> str:
+        """Where it listens: ``[::]:8080``, or a path."""
+        assert self.port is not None
+        where = self.port.getHost()
+        if isinstance(where, (IPv4Address, IPv6Address)):
+            return (
+                f"[{where.host}]:{where.port}"
+                if ":" in where.host
+                else f"{where.host}:{where.port}"
+            )
+        name = where.name if isinstance(where, UNIXAddress) else str(where)
+        return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+
+    @property
+    def number(self) -> int | None:
+        """The TCP port; None where it is something else."""
+        where = self.port.getHost() if self.port is not None else None
+        return where.port if isinstance(where, (IPv4Address, IPv6Address)) else None
+
+    @property
+    def url(self) -> str:
+        """How it is reached from this machine."""
+        assert self.port is not None
+        where = self.port.getHost()
+        if not isinstance(where, (IPv4Address, IPv6Address)):
+            return f"unix:{self.address}"
+        host = "127.0.0.1" if where.host in ("::", "0.0.0.0", "") else where.host
+        return f"http://[{host}]:{where.port}" if ":" in host else f"http://{host}:{where.port}"
+
+
+def close_all(doors: Iterable[Door]) -> Deferred[Any]:
+    """Close doors; fires when they are closed."""
+    closing = [door.close() for door in doors]
+    return DeferredList([d for d in closing if d is not None], consumeErrors=True)
+
+
+def tcp_door(roles: tuple[str, ...], port: int, interface: str = "::") -> Door:
+    """A door at a TCP port; ``::`` takes IPv4 as well, and is IPv4 alone where IPv6 is off."""
+
+    def endpoint(kind: str, address: str) -> str:
+        return f"{kind}:{port}:interface={quoteStringArgument(address)}:backlog={BACKLOG}"
+
+    if interface == "::":
+        return Door(roles, (endpoint("tcp6", "::"), endpoint("tcp", "0.0.0.0")))
+    return Door(roles, (endpoint("tcp6" if ":" in interface else "tcp", interface),))
+
+
+class Building(Protocol):
+    """The rooms of one server, behind its doors."""
+
+    draining: Draining
+
+    def room(self, roles: tuple[str, ...]) -> IProtocolFactory:
+        """What answers at a door with these roles."""
+
+    async def open(self) -> None:
+        """Begin; raises ExposrError."""
+
+    async def close(self) -> None:
+        """Let go of everything; connections have ended."""
+
+
+class ServerService(Service):
+    """The server.
+
+    :param doors: where to listen.
+    :param build: makes the rooms once the doors are open.
+    :param output: where the log goes; ``observer`` makes its lines.
+    :param warnings: lines for the log, from reading the options.
+    :param ready_file: a path for the addresses, or None.
+    :param pid_file: what ``twistd`` wrote, to be removed when starting fails.
+    :param set_signal: ``signal.signal``.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        doors: Sequence[Door],
+        build: Callable[[Sequence[Door]], Building],
+        output: LogOutput,
+        observer: ILogObserver | None,
+        warnings: Sequence[str] = (),
+        ready_file: str | None = None,
+        pid_file: str = "",
+        set_signal: Callable[[int, Callable[[int, Any], None]], object] = signal.signal,
+    ) -> None:
+        self._reactor = reactor
+        self._doors = doors
+        self._build = build
+        self._output = output
+        self._observer = observer
+        self._warnings = warnings
+        self._ready_file = ready_file
+        self._pid_file = pid_file
+        self._set_signal = set_signal
+        self._building: Building | None = None
+        self._failed = False
+        self._stopping = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Under ``twistd`` our observer becomes the application's: every line is in our format."""
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+
+    # Starting
+
+    def privilegedStartService(self) -> None:
+        """Open the doors, before twistd gives up the right to low ports."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        if self._ready_file is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._ready_file)
+        self._set_signal(signal.SIGHUP, self._hang_up)
+        # Endpoints answer at once; what they cannot do is known before the reactor runs.
+        opening = Deferred.fromCoroutine(self._open_doors())
+        opening.addErrback(self._fail)
+        if self._failed:
+            if self._pid_file:
+                with suppress(OSError):
+                    os.unlink(self._pid_file)
+            raise SystemExit(1)
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._output.start()
+        self._reactor.callWhenRunning(self._begin)
+
+    async def _open_doors(self) -> None:
+        for door in self._doors:
+            try:
+                await door.open(self._reactor)
+            except CannotListenError as problem:
+                raise ExposrError(
+                    f"cannot listen on {problem.interface or 'any address'} port {problem.port}: "
+                    f"{getattr(problem.socketError, 'strerror', problem.socketError)}; "
+                    "free it, or choose another one"
+                ) from None
+            except ValueError as problem:
+                raise ExposrError(f"--listen {door.endpoints[0]!r}: {problem}") from None
+        self._building = self._build(self._doors)
+        for door in self._doors:
+            door.threshold.room = self._building.room(door.roles)
+
+    def _begin(self) -> None:
+        # Twisted has set its own handlers just now; those would end the process
+        # with the signal's status (143) instead of 0.
+        self._set_signal(signal.SIGTERM, self._terminate)
+        self._set_signal(signal.SIGINT, self._terminate)
+        Deferred.fromCoroutine(self._open_building()).addErrback(self._fail)
+
+    async def _open_building(self) -> None:
+        assert self._building is not None
+        for line in self._warnings:
+            self.log.warn("{line}", event="option", line=line)
+        await self._building.open()
+        for door in self._doors:
+            self.log.info(
+                "listening on {address} for {role}",
+                event="listening",
+                role=",".join(door.roles),
+                address=door.address,
+            )
+        self._write_ready_file()
+        self.log.info("exposr_tx is ready", event="ready")
+
+    def _write_ready_file(self) -> None:
+        if self._ready_file is None:
+            return
+        ready: dict[str, Any] = {role: door.url for door in self._doors for role in door.roles}
+        ready["listening"] = [
+            {"role": role, "address": door.address} for door in self._doors for role in door.roles
+        ]
+        beside = f"{self._ready_file}.{os.getpid()}"
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(ready, file)
+        os.replace(beside, self._ready_file)
+
+    def _fail(self, failure: Any) -> None:
+        """One line on standard error, and status 1."""
+        problem = failure.value
+        if not isinstance(problem, (ExposrError, OSError)):
+            self.log.failure("the server cannot start", failure, event="start")
+        # twistd has replaced sys.stderr by its log.
+        print(f"twistd exposr: {problem}", file=sys.__stderr__, flush=True)
+        self._failed = True
+        close_all(self._doors)
+        if self._reactor.running:
+            # twistd has no way to say that it failed while running: the last
+            # thing that happens, after its own cleaning up, sets the status.
+            atexit.register(os._exit, 1)
+            self._reactor.stop()
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """End everything at once; a drain, if any, has come before."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._end())
+
+    async def _end(self) -> None:
+        self._stopping = True
+        await close_all(self._doors)
+        if self._building is not None:
+            self._building.draining.cut()
+            await _logged(self._building.close(), self.log)
+        if self._ready_file is not None:
+            with suppress(OSError):
+                os.unlink(self._ready_file)
+        self._output.stop()
+
+    async def _drain(self) -> None:
+        assert self._building is not None
+        try:
+            await self._building.draining.run()
+        except Exception:
+            self.log.failure("draining failed", event="draining")
+        if self._reactor.running:
+            self._reactor.stop()
+
+    # Signals come in between any two steps of the program: only hand them over.
+
+    def _terminate(self, _number: int, _frame: Any) -> None:
+        self._reactor.callFromThread(self._asked_to_stop)
+
+    def _asked_to_stop(self) -> None:
+        if self._stopping or self._building is None:
+            # The second signal: no more patience.
+            with suppress(Exception):
+                self._reactor.stop()
+            return
+        self._stopping = True
+        Deferred.fromCoroutine(self._drain())
+
+    def _hang_up(self, _number: int, _frame: Any) -> None:
+        self._reactor.callFromThread(self._output.reopen)
+
+
+async def _logged(work: Awaitable[None], log: Logger) -> None:
+    try:
+        await work
+    except Exception:
+        log.failure("stopping", event="stop")

@@ -1,0 +1,137 @@
+"""Two connections joined: what comes out of one goes into the other.
+
+Used where bytes pass unread: TCP ingress, HTTP after a 101, the client's side
+of every stream. Back pressure goes both ways, as each side is the push
+producer of the other's transport. When one connection ends cleanly the other
+is closed after what was written to it; when one breaks, the other is aborted,
+so that a cut is never mistaken for an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from exposr_tx.direct import read_much, writer_of
+
+__all__ = ["Side", "Splice"]
+
+
+@implementer(IPushProducer)
+class Side(Protocol):
+    """One end of a splice, as the protocol of its transport.
+
+    It pauses its transport until it is joined, and keeps what arrives all the same.
+
+    :ivar alive: whether its transport is connected.
+    :ivar received: bytes that came out of its transport.
+    :ivar ended: why its transport ended.
+    """
+
+    transport: Any
+    alive = False
+    received = 0
+    ended: Failure = connectionDone
+    _write: Callable[[bytes], None]
+    _peer: Side | None = None
+    _held: bytes = b""
+    _on_lost: Callable[[Side], None] | None = None
+
+    def connectionMade(self) -> None:
+        self.alive = True
+        self._write = writer_of(self.transport)
+        read_much(self.transport)
+        if self._peer is None:
+            self.transport.pauseProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += len(data)
+        peer = self._peer
+        if peer is None:
+            self._held += data
+        elif peer.alive:
+            peer._write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.alive = False
+        self.ended = reason
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+    def join(self, peer: Side, on_lost: Callable[[Side], None]) -> None:
+        """Send this side's bytes to ``peer`` from now on."""
+        self._peer = peer
+        self._on_lost = on_lost
+        peer.transport.registerProducer(self, True)
+        if self._held:
+            held, self._held = self._held, b""
+            peer.transport.write(held)
+
+    def finish(self, reason: Failure) -> None:
+        """The other side has ended: end this one the same way."""
+        if not self.alive:
+            return
+        if self._peer is not None:
+            self.transport.unregisterProducer()
+        # A paused transport would not notice that its peer has gone.
+        self.transport.resumeProducing()
+        self._held = b""
+        if reason.check(ConnectionDone):
+            self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    def pauseProducing(self) -> None:
+        if self.alive:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.alive:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        if self.alive:
+            self.transport.loseConnection()
+
+
+class Splice:
+    """Joins two sides that are connected.
+
+    :param on_end: called once, when both have ended.
+    """
+
+    def __init__(self, a: Side, b: Side, on_end: Callable[[], object] | None = None) -> None:
+        self._sides = (a, b)
+        self._on_end = on_end
+
+    def start(self) -> None:
+        """Let the bytes flow; where one side has ended meanwhile, end the other."""
+        a, b = self._sides
+        if a.alive and b.alive:
+            a.join(b, self._lost)
+            b.join(a, self._lost)
+            # Only now: resuming may deliver at once, and end what is being joined.
+            a.resumeProducing()
+            b.resumeProducing()
+        else:
+            self._lost(b if a.alive else a)
+
+    def _lost(self, side: Side) -> None:
+        a, b = self._sides
+        other = b if side is a else a
+        other._on_lost = self._last
+        if other.alive:
+            other.finish(side.ended)
+        else:
+            self._last(other)
+
+    def _last(self, side: Side) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()

@@ -1,0 +1,59 @@
+"""Where accounts and tunnels are kept: the stores behind IStorage, chosen by a URL.
+
+No request passes here; :mod:`exposr_tx.tunnels` keeps what the data path needs
+in memory. ``memory://`` forgets everything at the end of the process,
+``sqlite:`` keeps it in one file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exposr_tx.errors import BadInput
+from exposr_tx.storage.memory import MemoryStorage
+from exposr_tx.storage.sqlite import SQLiteStorage
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorFromThreads
+
+    from exposr_tx.interfaces import IStorage
+
+__all__ = ["MemoryStorage", "SQLiteStorage", "open_storage"]
+
+_NOT_YET = ("redis", "rediss", "postgres", "postgresql")
+_REMEDY = "use memory:// (forgotten at exit) or sqlite:///FILE"
+
+
+def open_storage(url: str, reactor: IReactorFromThreads) -> IStorage:
+    """The store that a URL names. Nothing is opened before its first use.
+
+    ``memory://`` (or ``memory:``), ``sqlite:///relative/file`` and, with a
+    fourth slash, ``sqlite:////absolute/file``, as in SQLAlchemy.
+
+    :raises BadInput: the URL names no store of ours; the message has no value
+        of the URL beyond its scheme, because it may hold a password.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme == "memory" and rest in ("", "//"):
+        return MemoryStorage()
+    if scheme == "sqlite":
+        return SQLiteStorage(_file_of(rest), reactor)
+    if scheme in _NOT_YET:
+        raise BadInput(f"storage-url: {scheme}: is not supported by this version; {_REMEDY}")
+    raise BadInput(f"storage-url: {scheme!r} is not a kind of storage; {_REMEDY}")
+
+
+def _file_of(rest: str) -> str:
+    """The path in what follows ``sqlite:``."""
+    if not rest.startswith("///"):
+        raise BadInput(
+            f"storage-url: 'sqlite:{rest}' names no file;"
+            " write sqlite:///relative/file or sqlite:////absolute/file"
+        )
+    path = rest[3:]
+    if path in ("", ":memory:") or path.endswith("/") or "?" in path or "\x00" in path:
+        raise BadInput(
+            f"storage-url: 'sqlite:{rest}' names no file; write sqlite:///relative/file"
+            " or sqlite:////absolute/file, without options, or memory://"
+        )
+    return path

@@ -1,0 +1,280 @@
+"""``twistd exposr``: the one place where the server's objects meet.
+
+:func:`makeService` turns options into a service; :class:`Rooms` builds the
+rooms and joins them by constructor, once the doors are open.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from exposr_tx.accesslog import AccessLog, route
+from exposr_tx.accounts import Accounts
+from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
+from exposr_tx.deadlines import Deadlines
+from exposr_tx.draining import Draining
+from exposr_tx.errors import ExposrError
+from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
+from exposr_tx.ingress.tcp import TCPIngress
+from exposr_tx.ingress.trust import Trust
+from exposr_tx.interfaces import IAccessLog, IAdmission, IStorage, IUpstream
+from exposr_tx.logs import LogObserver, LogOutput
+from exposr_tx.memory import keep_freed_memory
+from exposr_tx.routing import Routes, Switchboard, VirtualHosts
+from exposr_tx.server_options import Options
+from exposr_tx.service import Door, ServerService, close_all, tcp_door
+from exposr_tx.storage import open_storage
+from exposr_tx.transport.websocket import WebsocketEndpoint
+from exposr_tx.tunnels import Tunnel, Tunnels
+from exposr_tx.wire.http1 import Limits
+
+__all__ = ["Options", "makeService"]
+
+#: Seconds between two looks for expired tunnels, at most.
+EXPIRY_LOOK: Final = 5.0
+
+
+@implementer(IAdmission)
+class Admission:
+    """Tokens are the tunnels' business, limits and live state the switchboard's."""
+
+    def __init__(self, tunnels: Tunnels, switchboard: Switchboard) -> None:
+        self._tunnels = tunnels
+        self._switchboard = switchboard
+
+    def admit(self, tunnel_id: str, token: str) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._tunnels.admit(tunnel_id, token))
+
+    def plug(self, upstream: IUpstream) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._switchboard.plug(upstream))
+
+    def unplug(self, upstream: IUpstream, clean: bool) -> None:
+        self._switchboard.unplug(upstream, clean)
+
+
+class Rooms:
+    """Everything behind a server's doors.
+
+    :param ingress_url: base of the tunnels' public names.
+    :param tcp_interface: the address for the ports of TCP ingress.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        options: Options,
+        reactor: Any,
+        storage: IStorage,
+        access_log: IAccessLog | None,
+        doors: Sequence[Door],
+        ingress_url: str,
+        tcp_interface: str,
+    ) -> None:
+        api_host = urlsplit(options["api-url"] or "").hostname
+        self._reactor = reactor
+        self._storage = storage
+        self.health = Health()
+        accounts = Accounts(storage, time.time)
+        self._tunnels = Tunnels(
+            storage,
+            time.time,
+            accounts.is_active,
+            reserved=_own_labels(ingress_url, api_host),
+            tcp_ports=options["ingress-tcp-ports"],
+            expire=options["tunnel-expire"],
+        )
+        self._switchboard = Switchboard(
+            reactor, options["transport-max-connections"], options["transport-conflict"]
+        )
+        self._tunnels.watch(self._tunnel_changed)
+        self._expiry = LoopingCall(self._expire)
+        self._expiry.clock = reactor
+        self._expire_every = min(EXPIRY_LOOK, options["tunnel-expire"] / 4)
+        transport = WebsocketEndpoint(
+            Admission(self._tunnels, self._switchboard), reactor, options["limit-streams"]
+        )
+        api = Api(
+            accounts,
+            self._tunnels,
+            self._switchboard,
+            ApiSettings(
+                ingress_http_url=ingress_url,
+                api_url=options["api-url"] or "",
+                ingress=frozenset(options["ingress"]),
+                transport=frozenset(options["transport"]),
+                max_connections=options["transport-max-connections"],
+                allow_registration=bool(options["allow-registration"]),
+            ),
+            FailedCredentials(
+                reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
+            ),
+        )
+        site = SiteUpstream(api.site(reactor), reactor)
+        trust = Trust(options["trusted-proxy"])
+        deadlines = Deadlines(reactor)
+        node_id = secrets.token_hex(20)
+        hosts = VirtualHosts(self._tunnels, ingress_url) if "http" in options["ingress"] else None
+
+        def http_ingress(roles: tuple[str, ...]) -> HTTPIngressFactory:
+            return HTTPIngressFactory(
+                reactor,
+                deadlines,
+                routes=Routes(hosts if "ingress" in roles else None, self._switchboard, api_host),
+                api=site if "api" in roles else None,
+                takeover=transport if "api" in roles else None,
+                access_log=access_log,
+                trust=trust,
+                node_id=node_id,
+                scheme=urlsplit(ingress_url).scheme,
+                limits=Limits(
+                    line=options["limit-request-line"],
+                    head=options["limit-request-head"],
+                    fields=options["limit-request-fields"],
+                    body=options["limit-request-body"],
+                ),
+                response_limits=Limits(
+                    line=options["limit-response-head"],
+                    head=options["limit-response-head"],
+                    fields=options["limit-request-fields"],
+                ),
+                timeouts=Timeouts(
+                    head=options["ingress-head-timeout"],
+                    response=options["ingress-timeout"],
+                    stall=options["ingress-write-timeout"],
+                    idle=options["ingress-idle-timeout"],
+                ),
+                pool_idle=options["ingress-http-agent-idle-timeout"],
+                api_path=route,
+            )
+
+        https = {d.roles: http_ingress(d.roles) for d in doors if "admin" not in d.roles}
+        self._factories: dict[tuple[str, ...], IProtocolFactory] = {**https}
+        self._factories["admin",] = admin_site(self.health, reactor)
+        self._tcp = TCPIngress(reactor, self._switchboard.choose, access_log, tcp_interface)
+        self._with_tcp = "tcp" in options["ingress"]
+        self.draining = Draining(
+            reactor,
+            red=self.health.draining,
+            close_doors=lambda: close_all(door for door in doors if "admin" not in door.roles),
+            ingresses=[*https.values(), self._tcp],
+            visitors=lambda: (
+                sum(len(http.connections) for http in https.values()) + self._tcp.visitors
+            ),
+            transport=transport,
+            delay=options["drain-delay"],
+            grace=options["grace-period"],
+        )
+
+    def room(self, roles: tuple[str, ...]) -> IProtocolFactory:
+        """What answers at a door."""
+        return self._factories[roles]
+
+    async def open(self) -> None:
+        """Read the tunnels, open their ports, and be healthy. Raises StorageUnavailable."""
+        for tunnel in await self._tunnels.start():
+            self._tunnel_changed(tunnel.id, None, tunnel)
+        if self._expire_every:
+            self._expiry.start(self._expire_every, now=False)
+        self.health.ready()
+
+    async def close(self) -> None:
+        """Let go of the storage."""
+        if self._expiry.running:
+            self._expiry.stop()
+        await self._storage.close()
+
+    def _tunnel_changed(self, tunnel_id: str, _old: Tunnel | None, new: Tunnel | None) -> None:
+        if new is None:
+            self._switchboard.forget(tunnel_id)
+        if not self._with_tcp:
+            return
+        if new is not None and new.tcp.enabled and new.tcp.port:
+            self._tcp.publish(tunnel_id, new.tcp.port)
+        else:
+            self._tcp.withdraw(tunnel_id)
+
+    async def _expire(self) -> None:
+        try:
+            for tunnel_id in await self._tunnels.expire(
+                lambda tunnel_id: self._switchboard.state(tunnel_id).connected
+            ):
+                self.log.info("{tunnel} has expired", event="tunnel-expired", tunnel=tunnel_id)
+        except ExposrError:
+            self.log.failure("could not look for expired tunnels", event="tunnel-expired")
+
+
+def _own_labels(ingress_url: str, api_host: str | None) -> frozenset[str]:
+    """Tunnel ids whose host would be the API's own."""
+    label, _, domain = (api_host or "").partition(".")
+    return frozenset({label} if domain == urlsplit(ingress_url).hostname else ())
+
+
+def doors_of(options: Options) -> list[Door]:
+    doors = [Door(("api", "ingress"), (endpoint,)) for endpoint in options["listen"]]
+    if not doors:
+        api, ingress = options["api-port"], options["ingress-http-port"]
+        shared = api == ingress
+        doors = [tcp_door(("api", "ingress") if shared else ("api",), api)]
+        if not shared:
+            doors.append(tcp_door(("ingress",), ingress))
+    if options["admin-enable"]:
+        doors.append(tcp_door(("admin",), options["admin-port"], options["admin-interface"]))
+    return doors
+
+
+def makeService(options: Options) -> ServerService:
+    """The server for a set of options, as ``twistd`` wants it."""
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    keep_freed_memory()
+    above: Mapping[str, Any] = options.parent or {}
+    log_file = above.get("logfile")
+    if not log_file and not above.get("nodaemon", True):
+        log_file = "twistd.log"
+    output = LogOutput(None if log_file in (None, "", "-") else log_file)
+    text = options["log-format"] == "text"
+    # --syslog and --logger are twistd's own ways; what they are given stays theirs.
+    ours = not (above.get("syslog") or above.get("logger"))
+    observer = LogObserver(output.write, options["log-level"], text) if ours else None
+    quiet = not options["access-log"] or options["log-level"] in ("warn", "error", "fatal", "off")
+    access_log = None if quiet else AccessLog(output.write, text)
+    try:
+        storage = open_storage(options["storage-url"], reactor)  # type: ignore[arg-type]
+    except ExposrError as problem:
+        raise SystemExit(f"twistd exposr: --{problem}") from None
+
+    def build(doors: Sequence[Door]) -> Rooms:
+        ports = [door.number for door in doors if "ingress" in door.roles]
+        port = next((port for port in ports if port), 80)
+        wide = any(door.address.startswith("[") for door in doors) or not any(ports)
+        return Rooms(
+            options,
+            reactor,
+            storage,
+            access_log,
+            doors,
+            options["ingress-http-url"] or f"http://localhost:{port}",
+            "::" if wide else "0.0.0.0",
+        )
+
+    return ServerService(
+        reactor,
+        doors_of(options),
+        build,
+        output,
+        observer,
+        options.warnings,
+        options["ready-file"],
+        above.get("pidfile") or "",
+    )

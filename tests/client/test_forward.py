@@ -1,0 +1,117 @@
+"""Streams and their targets."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.client.forward import Forward
+from exposr_tx.client.rewriting import Rules
+
+
+class Transport(StringTransport):
+    """A connection that tells its protocol when it is closed."""
+
+    protocol: Any = None
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.disconnecting = True
+
+
+class ForwardTests(SynchronousTestCase):
+    """Forward."""
+
+    def setUp(self) -> None:
+        self.connecting: list[tuple[Any, Deferred[Any]]] = []
+        self.cancelled = 0
+        self.failures: list[str] = []
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
+        def cancel(_: object) -> None:
+            self.cancelled += 1
+
+        waiting: Deferred[Any] = Deferred(cancel)
+        self.connecting.append((factory, waiting))
+        return waiting
+
+    def stream(self, **more: Any) -> tuple[Any, Transport]:
+        forward = Forward(self.connect, lambda why: self.failures.append(str(why.value)), **more)
+        protocol, transport = forward.buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def connected(self) -> Transport:
+        factory, waiting = self.connecting.pop()
+        target, transport = factory.buildProtocol(None), Transport()
+        target.makeConnection(transport)
+        transport.protocol = target
+        waiting.callback(target)
+        return transport
+
+    def test_both_ways(self) -> None:
+        """What comes out of one goes into the other, unchanged."""
+        stream, visitor = self.stream()
+        target = self.connected()
+        stream.dataReceived(b"\x00ask")
+        target.protocol.dataReceived(b"answer\xff")
+        self.assertEqual((target.value(), visitor.value()), (b"\x00ask", b"answer\xff"))
+
+    def test_waits_for_the_target(self) -> None:
+        """While the target is being connected the stream is paused, and nothing is lost."""
+        stream, visitor = self.stream()
+        self.assertEqual(visitor.producerState, "paused")
+        stream.dataReceived(b"early")
+        target = self.connected()
+        self.assertEqual(target.value(), b"early")
+        self.assertEqual(visitor.producerState, "producing")
+
+    def test_back_pressure(self) -> None:
+        """A target that does not read pauses the stream, and a visitor the target."""
+        _stream, visitor = self.stream()
+        target = self.connected()
+        for one, other in ((visitor, target), (target, visitor)):
+            assert other.producer is not None
+            other.producer.pauseProducing()
+            self.assertEqual(one.producerState, "paused")
+
+    def test_target_fails(self) -> None:
+        """A target that cannot be connected closes the stream; it is told once, not each time."""
+        for _ in range(3):
+            _stream, visitor = self.stream()
+            self.connecting.pop()[1].errback(ConnectionRefusedError("nobody there"))
+            self.assertTrue(visitor.aborted)
+        self.assertIn("nobody there", self.failures[0])
+        forward = Forward(self.connect, lambda why: self.failures.append(str(why.value)))
+        self.failures.clear()
+        for _ in range(2):
+            protocol = forward.buildProtocol(None)
+            protocol.makeConnection(Transport())
+            self.connecting.pop()[1].errback(ConnectionRefusedError("x"))
+        self.assertEqual(len(self.failures), 1)
+
+    def test_visitor_leaves_first(self) -> None:
+        """A stream that ends before the target is there stops the attempt."""
+        stream, _visitor = self.stream()
+        stream.connectionLost(Failure(ConnectionAbortedError()))
+        self.assertEqual(self.cancelled, 1)
+        self.assertEqual(self.failures, [])
+
+    def test_rules(self) -> None:
+        """Requests are rewritten where that is asked for."""
+        rules = Rules(b"http", b"t:1", rewrite=frozenset({b"host"}))
+        stream, _visitor = self.stream(rules=lambda: rules)
+        stream.dataReceived(b"GET / HTTP/1.1\r\nHost: pub")
+        stream.dataReceived(b"lic\r\n\r\n")
+        self.assertEqual(self.connected().value(), b"GET / HTTP/1.1\r\nHost: t:1\r\n\r\n")
+
+    def test_no_http(self) -> None:
+        """What is no HTTP ends the stream where requests are to be rewritten."""
+        stream, visitor = self.stream(rules=lambda: Rules(b"http", b"t:1"))
+        stream.dataReceived(b"\x16\x03\x01\r\n\r\n")
+        self.assertTrue(visitor.aborted)

@@ -1,0 +1,128 @@
+"""REST calls, against a stand-in for the existing exposrd."""
+
+from typing import Any, cast
+
+from treq.client import HTTPClient
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import Agent
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from exposr_tx.client.rest import (
+    AccountRefused,
+    RegistrationClosed,
+    RestClient,
+    ServerRefusal,
+    ServerUnreachable,
+    TunnelTaken,
+)
+from tests.client.exposrd import Exposrd
+
+
+class Fixed(Resource):
+    """Answers everything the same."""
+
+    isLeaf = True
+
+    def __init__(self, status: int, body: bytes, **headers: str) -> None:
+        super().__init__()
+        self.status, self.body, self.fields = status, body, headers
+
+    def render(self, request: Request) -> bytes:
+        request.setResponseCode(self.status)
+        for name, value in self.fields.items():
+            request.setHeader(name, value)
+        return self.body
+
+
+class RestClientTests(SynchronousTestCase):
+    """RestClient."""
+
+    def setUp(self) -> None:
+        self.server = Exposrd()
+        self.rest = self.server.client()
+
+    def result(self, coroutine: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def failure(self, coroutine: Any, kind: type[Exception]) -> str:
+        return str(self.failureResultOf(Deferred.fromCoroutine(coroutine), kind).value)
+
+    def test_a_life(self) -> None:
+        """Account, tunnel, change, read, disconnect, delete."""
+        shown = self.result(self.rest.create_account())
+        self.assertEqual(shown.replace("-", ""), self.rest.account)
+        tunnel = self.result(self.rest.create("abcd"))
+        self.assertEqual((tunnel.tunnel_id, tunnel.max_connections), ("abcd", 2))
+        self.result(self.rest.patch("abcd", {"ingress": {"http": {"enabled": True}}}))
+        tunnel = self.result(self.rest.read("abcd"))
+        self.assertEqual(tunnel.ingress_urls(), [("HTTP", "http://abcd.tun.test/")])
+        self.assertTrue(self.result(self.rest.disconnect("abcd")))
+        self.assertFalse(self.result(self.rest.is_ours(tunnel)))
+        self.result(self.rest.delete("abcd"))
+        said = self.failure(self.rest.read("abcd"), ServerRefusal)
+        self.assertIn("TUNNEL_NOT_FOUND", said)
+
+    def test_missing_tunnel(self) -> None:
+        """A change of a tunnel that is not there says so, though exposrd answers 500."""
+        self.result(self.rest.create_account())
+        said = self.failure(self.rest.patch("nope", {}), ServerRefusal)
+        self.assertIn("no such tunnel", said)
+
+    def test_unknown_account(self) -> None:
+        """A wrong account is refused, and the message names the option and not the account."""
+        rest = self.server.client("XXXX-SECRET")
+        said = self.failure(rest.read("abcd"), AccountRefused)
+        self.assertIn("--account", said)
+        self.assertNotIn("SECRET", said)
+
+    def test_foreign_tunnel(self) -> None:
+        """Somebody else's tunnel is not the account's fault."""
+        self.result(self.rest.create_account())
+        self.result(self.rest.create("abcd"))
+        other = self.server.client()
+        self.result(other.create_account())
+        self.failure(other.create("abcd"), TunnelTaken)
+
+    def test_registration_closed(self) -> None:
+        """A server that registers nobody names who can."""
+        said = self.failure(
+            Exposrd(registration=False).client().create_account(), RegistrationClosed
+        )
+        self.assertIn("exposr admin account create --storage-url", said)
+
+    def fixed(self, status: int, body: bytes, **headers: str) -> RestClient:
+        http = cast(HTTPClient, StubTreq(Fixed(status, body, **headers)))
+        return RestClient("http://x", http, Clock())
+
+    def test_not_the_api(self) -> None:
+        """Something else behind the URL is told to be that."""
+        said = self.failure(self.fixed(200, b"<html>").create_account(), ServerRefusal)
+        self.assertIn("not an exposr server", said)
+        self.failure(self.fixed(201, b"[]").create_account(), ServerRefusal)
+        self.failure(self.fixed(201, b'{"account_id": 3}').create_account(), ServerRefusal)
+
+    def test_gateway_without_server(self) -> None:
+        """A proxy's 502 means that the server is not there."""
+        self.failure(self.fixed(502, b"<html>").create_account(), ServerUnreachable)
+
+    def test_redirects_are_not_followed(self) -> None:
+        """A token is not carried to where a redirect points; its target is shown."""
+        said = self.failure(
+            self.fixed(301, b"", location="https://x/").create_account(), ServerRefusal
+        )
+        self.assertIn("https://x/", said)
+
+    def test_timeout(self) -> None:
+        """A server that is silent for five seconds is unreachable."""
+        reactor = MemoryReactorClock()
+        rest = RestClient("http://127.0.0.1:1", HTTPClient(Agent(reactor)), reactor)
+        call = Deferred.fromCoroutine(rest.create_account())
+        reactor.advance(4.9)
+        self.assertNoResult(call)
+        reactor.advance(0.2)
+        self.failureResultOf(call, ServerUnreachable)

@@ -1,0 +1,97 @@
+"""Requests rewritten by the client."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.client.rewriting import RequestRewriter, Rules, replacements
+from exposr_tx.errors import BadInput, RemoteProtocolError
+
+REWRITE = frozenset({b"host", b"origin", b"referer"})
+REQUEST = (
+    b"POST /x?y HTTP/1.1\r\nHost: abcd.tun.test\r\nOrigin: https://abcd.tun.test\r\n"
+    b"Referer: https://abcd.tun.test/p?q\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\n"
+)
+
+
+def rewritten(data: bytes, rules: Rules) -> bytes:
+    return RequestRewriter(rules).receive(data)
+
+
+class RequestRewriterTests(SynchronousTestCase):
+    """RequestRewriter."""
+
+    rules = Rules(b"http", b"localhost:3000", rewrite=REWRITE)
+
+    def test_names_the_target(self) -> None:
+        """Host, Origin and Referer name the target; the rest stays."""
+        out = rewritten(REQUEST + b"Content-Length: 2\r\n\r\nhi", self.rules)
+        head, _, body = out.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        self.assertEqual(lines[0], b"POST /x?y HTTP/1.1")
+        for line in (
+            b"Host: localhost:3000",
+            b"Origin: http://localhost:3000",
+            b"Referer: http://localhost:3000/p?q",
+            b"x-forwarded-for: 192.0.2.1",
+            b"Cookie: a=b",
+            b"Content-Length: 2",
+        ):
+            self.assertIn(line, lines)
+        self.assertEqual(body, b"hi")
+
+    def test_foreign_urls_stay(self) -> None:
+        """An Origin of somebody else is not touched."""
+        out = rewritten(b"GET / HTTP/1.1\r\nHost: a.b\r\nOrigin: http://other\r\n\r\n", self.rules)
+        self.assertIn(b"Origin: http://other\r\n", out)
+
+    def test_replace(self) -> None:
+        """-H sets a field in place of what is there, or removes it."""
+        rules = Rules(b"http", b"t", replace=replacements("Cookie:,X-Key: a, b,Host: fixed"))
+        out = rewritten(REQUEST + b"\r\n", rules)
+        self.assertNotIn(b"Cookie", out)
+        self.assertIn(b"X-Key: a, b\r\n", out)
+        self.assertEqual(out.count(b"Host: "), 1)
+        self.assertIn(b"Host: fixed\r\n", out)
+
+    def test_host_header(self) -> None:
+        """What a server does not know of hosts is done here."""
+        via = b"GET / HTTP/1.1\r\nHost: t:1\r\nX-Forwarded-Host: pub.test\r\n\r\n"
+        for value, host in ((b"preserve", b"pub.test"), (b"fixed", b"fixed"), (b"target", b"t:1")):
+            out = rewritten(via, Rules(b"http", b"t:1", host_header=value))
+            self.assertIn(b"Host: %b\r\n" % host, out)
+
+    def test_websocket(self) -> None:
+        """After an upgrade bytes pass as they are, also those sent with the head."""
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        rewriter = RequestRewriter(self.rules)
+        out = rewriter.receive(head + b"\x81\x00")
+        self.assertIn(b"Upgrade: websocket\r\n\r\n\x81\x00", out)
+        self.assertEqual(rewriter.receive(b"\x00GET"), b"\x00GET")
+
+    @given(st.lists(st.integers(0, 700), max_size=6))
+    def test_split_anywhere(self, cuts: list[int]) -> None:
+        """Requests in pieces, one after another, come out as when they arrive whole."""
+        body = b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\nT: v\r\n\r\n"
+        data = REQUEST + body + REQUEST + b"Content-Length: 2\r\n\r\nhi" + REQUEST + b"\r\n"
+        rewriter = RequestRewriter(self.rules)
+        out, last = b"", 0
+        for cut in [*sorted(cuts), len(data)]:
+            out += rewriter.receive(data[last:cut])
+            last = max(cut, last)
+        self.assertEqual(out, rewritten(data, self.rules))
+        self.assertEqual(out.count(b"Host: localhost:3000"), 3)
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes(self, data: bytes) -> None:
+        """What is no request is an error of the peer's."""
+        try:
+            rewritten(data, self.rules)
+        except RemoteProtocolError:
+            pass
+
+    def test_bad_replacements(self) -> None:
+        """What is no header is named; framing is not to be set."""
+        for text in ("nonsense", "Content-Length: 3", "A: b\r\nC: d", ": x"):
+            self.assertRaises(BadInput, replacements, text)
+        self.assertEqual(replacements(""), ())

@@ -1,0 +1,680 @@
+"""HTTP ingress: what visitors and targets see of each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from exposr_tx.errors import PermissionDenied, TargetFailed, UpstreamGone
+from exposr_tx.interfaces import ITakeover, Origin
+from exposr_tx.wire.http1 import Limits
+from tests.ingress.visiting import Targets, Visit, Wire
+
+GET = b"GET /a?b HTTP/1.1\r\nHost: demo.test\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: %b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def request_lines(data: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """A head that reached the target: request line, fields by lower-case name, what follows."""
+    head, _, rest = data.partition(b"\r\n\r\n")
+    line, *lines = head.split(b"\r\n")
+    return line, {n.lower(): v for n, _, v in (f.partition(b": ") for f in lines)}, rest
+
+
+class ForwardingTests(SynchronousTestCase):
+    """A request goes to the target, and its response comes back."""
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+
+    def send(self, data: bytes) -> None:
+        self.wire.protocol.dataReceived(data)
+
+    def answer(self, data: bytes) -> bytes:
+        self.visit.target.protocol.dataReceived(data)
+        return self.wire.taken()
+
+    def test_get(self) -> None:
+        """The target gets the request with its own host and what it should know of the visitor."""
+        self.send(GET)
+        line, fields, rest = request_lines(self.visit.target.taken())
+        self.assertEqual((line, rest), (b"GET /a?b HTTP/1.1", b""))
+        self.assertEqual(fields[b"host"], b"target:3000")
+        self.assertEqual(fields[b"x-forwarded-for"], b"203.0.113.9")
+        self.assertEqual(fields[b"x-real-ip"], b"203.0.113.9")
+        self.assertEqual(fields[b"x-forwarded-host"], b"demo.test")
+        self.assertEqual(fields[b"x-forwarded-proto"], b"http")
+        self.assertEqual(
+            fields[b"forwarded"], b"by=_exposr;for=203.0.113.9;host=demo.test;proto=http"
+        )
+        self.assertEqual(fields[b"exposr-via"], b"node-1")
+        self.assertEqual(self.answer(OK), OK)
+        self.assertEqual(
+            self.visit.log.lines,
+            [{"method": b"GET", "path": b"/a", "status": 200, "in": 0, "out": 2, "tunnel": "demo"}],
+        )
+
+    def test_what_the_visitor_claims_of_itself_is_replaced(self) -> None:
+        """Forwarded, X-Forwarded-* and their underscore twins of an unknown peer do not count."""
+        self.send(
+            b"GET / HTTP/1.1\r\nHost: demo.test\r\nX-Forwarded-For: 10.0.0.1\r\n"
+            b"Forwarded: for=10.0.0.1\r\nX_Forwarded_For: 10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\n\r\n"
+        )
+        received = self.visit.target.taken()
+        self.assertNotIn(b"10.0.0.1", received)
+        self.flushLoggedErrors()
+
+    def test_trusted_proxy(self) -> None:
+        """A trusted proxy's word counts, and is added to."""
+        self.visit = Visit(trusted=("203.0.113.0/24",))
+        self.wire = self.visit.visitor()
+        self.send(
+            b"GET / HTTP/1.1\r\nHost: demo.test\r\nX-Forwarded-For: 6.6.6.6, 198.51.100.1\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.test\r\nX-Request-Id: mine\r\n\r\n"
+        )
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertEqual(fields[b"x-forwarded-for"], b"6.6.6.6, 198.51.100.1, 203.0.113.9")
+        self.assertEqual(fields[b"x-real-ip"], b"198.51.100.1")
+        self.assertEqual(fields[b"x-forwarded-proto"], b"https")
+        self.assertEqual(fields[b"x-forwarded-host"], b"www.test")
+        self.assertEqual(fields[b"x-request-id"], b"mine")
+
+    def test_names_of_the_target_are_mapped_both_ways(self) -> None:
+        """Origin and Referer name the target to it; Location and cookies the public host."""
+        self.send(
+            b"GET / HTTP/1.1\r\nHost: demo.test\r\nOrigin: http://demo.test\r\n"
+            b"Referer: http://other.test/x\r\n\r\n"
+        )
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertEqual(fields[b"origin"], b"http://target:3000")
+        self.assertEqual(fields[b"referer"], b"http://other.test/x")
+        answer = self.answer(
+            b"HTTP/1.1 302 Found\r\nLocation: http://Target:3000/b?c\r\n"
+            b"Content-Location: https://target:3000/b\r\n"
+            b"Set-Cookie: a=b; Domain=.target; Path=/\r\nSet-Cookie: c=d; domain=else\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+        self.assertIn(b"Location: https://demo.test/b?c\r\n", answer)
+        self.assertIn(b"Content-Location: https://target:3000/b\r\n", answer)
+        self.assertIn(b"Set-Cookie: a=b; Domain=demo.test; Path=/\r\n", answer)
+        self.assertIn(b"Set-Cookie: c=d; domain=else\r\n", answer)
+
+    def test_stream_is_used_again(self) -> None:
+        """Requests of any visitor go over one stream after another's response has ended."""
+        self.send(GET)
+        self.answer(OK)
+        other = self.visit.visitor()
+        other.protocol.dataReceived(GET)
+        self.assertEqual(len(self.visit.targets.wires), 1)
+        self.assertEqual(self.answer(OK), b"")
+        self.assertEqual(other.taken(), OK)
+
+    def test_stream_is_not_used_after_anything_odd(self) -> None:
+        """Bytes behind a response, a close, or an idle minute end the stream."""
+        for oddity in (OK + b"x", OK.replace(b"Con", b"Connection: close\r\nCon")):
+            self.send(GET)
+            self.answer(oddity)
+            self.assertTrue(self.visit.target.disconnecting)
+        self.send(GET)
+        self.answer(OK)
+        self.visit.target.protocol.dataReceived(b"HTTP/1.1 200 Unasked\r\n\r\n")
+        self.assertTrue(self.visit.target.disconnected)
+        self.send(GET)
+        self.answer(OK)
+        self.visit.pass_time(61)
+        self.assertTrue(self.visit.target.disconnecting)
+        self.assertEqual(len(self.visit.targets.wires), 4)
+
+    def test_keep_alive_hint(self) -> None:
+        """A target that closes idle connections after five seconds gets a new one in time."""
+        self.send(GET)
+        self.answer(OK.replace(b"Con", b"Keep-Alive: timeout=5\r\nCon"))
+        self.visit.pass_time(4.5)
+        self.assertTrue(self.visit.target.disconnecting)
+
+    def test_pipelined_requests_are_answered_in_order(self) -> None:
+        """The second request reaches the target when the first is answered."""
+        self.send(GET + GET.replace(b"/a", b"/second") + GET.replace(b"demo", b"nobody") + GET)
+        self.assertNotIn(b"/second", self.visit.target.taken())
+        self.assertEqual(self.answer(OK), OK)
+        self.assertIn(b"/second", self.visit.target.taken())
+        answer = self.answer(OK)
+        self.assertTrue(answer.startswith(OK + b"HTTP/1.1 404 "))
+        self.assertIn(b"/a?b", self.visit.target.taken())
+
+    def test_a_thousand_pipelined_refusals(self) -> None:
+        """Many requests answered at once do not nest."""
+        self.send(GET.replace(b"demo", b"none") * 1500)
+        self.assertEqual(self.wire.taken().count(b"HTTP/1.1 404 "), 1500)
+
+    def test_too_much_pipelined_is_not_read(self) -> None:
+        """What waits behind a slow request is bounded."""
+        self.send(GET)
+        for _ in range(2):
+            self.send(GET * 1000)
+        self.assertEqual(self.wire.producerState, "paused")
+        while self.visit.target.taken():
+            self.answer(OK)
+        self.assertEqual(self.wire.producerState, "producing")
+
+    def test_body_is_streamed(self) -> None:
+        """A request's body reaches the target as it comes, framed as it was announced."""
+        self.send(b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 6\r\n\r\nabc")
+        self.assertTrue(self.visit.target.taken().endswith(b"\r\n\r\nabc"))
+        self.send(b"def")
+        self.assertEqual(self.visit.target.taken(), b"def")
+        self.answer(OK)
+        self.send(
+            b"POST / HTTP/1.1\r\nHost: demo.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nab"
+        )
+        self.assertTrue(self.visit.target.taken().endswith(b"\r\n\r\n2\r\nab\r\n"))
+        self.send(b"c\r\n0\r\nSum: 1\r\n\r\n")
+        self.assertEqual(self.visit.target.taken(), b"1\r\nc\r\n0\r\nSum: 1\r\n\r\n")
+
+    def test_response_is_streamed(self) -> None:
+        """Chunks, lengths and trailers of a response reach the visitor as they come."""
+        self.send(GET)
+        start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        self.assertEqual(self.answer(start + b"3\r\nabc\r\n"), start + b"3\r\nabc\r\n")
+        self.assertEqual(self.answer(b"1\r\nd"), b"1\r\nd\r\n")
+        self.assertEqual(self.answer(b"\r\n0\r\nSum: 1\r\n\r\n"), b"0\r\nSum: 1\r\n\r\n")
+
+    def test_until_close(self) -> None:
+        """A body that ends with its connection ends the visitor's connection."""
+        self.send(GET)
+        answer = self.answer(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        self.assertEqual(answer, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc")
+        self.visit.target.end(ConnectionDone())
+        self.assertTrue(self.wire.disconnected)
+        self.assertFalse(self.wire.reset)
+
+    def test_http_1_0(self) -> None:
+        """An HTTP/1.0 visitor gets no chunks and no interim answers, and is closed."""
+        self.send(b"GET / HTTP/1.0\r\nHost: demo.test\r\nConnection: keep-alive\r\n\r\n")
+        answer = self.answer(
+            b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        )
+        self.assertEqual(answer, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc")
+        self.assertTrue(self.wire.disconnected)
+
+    def test_head_and_not_modified(self) -> None:
+        """Responses without a body keep the length that they tell of."""
+        self.send(GET.replace(b"GET", b"HEAD"))
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
+        self.assertEqual(self.answer(head), head)
+        self.send(GET)
+        head = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n"
+        self.assertEqual(self.answer(head), head)
+        self.assertEqual(len(self.visit.targets.wires), 1)
+
+    def test_interim(self) -> None:
+        """Interim answers pass; hop-by-hop fields do not."""
+        self.send(GET)
+        answer = self.answer(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: a\r\nA: b\r\n\r\n"
+        )
+        self.assertEqual(answer, b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        self.assertEqual(self.answer(OK), OK)
+
+    def test_connection_close(self) -> None:
+        """A visitor who asks for it is closed after the response."""
+        self.send(GET.replace(b"Host", b"Connection: close\r\nHost"))
+        self.assertIn(b"Connection: close\r\n", self.answer(OK))
+        self.assertTrue(self.wire.disconnected)
+        self.assertFalse(self.visit.target.disconnecting)
+
+
+class ExpectTests(SynchronousTestCase):
+    """``Expect: 100-continue``."""
+
+    HEAD = (
+        b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+        self.wire.protocol.dataReceived(self.HEAD)
+
+    def test_the_target_decides(self) -> None:
+        """The target's 100 reaches the visitor, then the body the target."""
+        self.assertIn(b"Expect: 100-continue\r\n", self.visit.target.taken())
+        self.assertEqual(self.wire.taken(), b"")
+        self.visit.target.protocol.dataReceived(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(self.wire.taken(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.wire.protocol.dataReceived(b"hi")
+        self.assertEqual(self.visit.target.taken(), b"hi")
+        self.visit.target.protocol.dataReceived(OK)
+        self.assertEqual(self.wire.taken(), OK)
+
+    def test_a_target_that_says_nothing(self) -> None:
+        """After a second the visitor is told to go on; a later 100 is not repeated."""
+        self.visit.pass_time(1.5)
+        self.assertEqual(self.wire.taken(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.visit.target.protocol.dataReceived(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(self.wire.taken(), b"")
+
+    def test_a_target_that_refuses(self) -> None:
+        """A final answer instead ends the connection, as a body may follow or not."""
+        self.visit.target.protocol.dataReceived(OK.replace(b"200 OK", b"403 No"))
+        self.assertIn(b"Connection: close\r\n", self.wire.taken())
+        self.assertTrue(self.wire.half_closed)
+
+
+class RefusalTests(SynchronousTestCase):
+    """Requests that no target gets, and targets that do not answer."""
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+
+    def answered(self, data: bytes) -> tuple[int, dict[str, Any], bytes]:
+        self.wire.protocol.dataReceived(data)
+        return self.last()
+
+    def last(self) -> tuple[int, dict[str, Any], bytes]:
+        head, _, body = self.wire.taken().partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body) if body else {}, head
+
+    def test_statuses(self) -> None:
+        """Each refusal has its status and its code, and the connection goes on."""
+        status, error, _ = self.answered(GET.replace(b"demo", b"none"))
+        self.assertEqual((status, error["error"]), (404, "TUNNEL_NOT_FOUND"))
+        self.visit.routes.upstream = None
+        status, error, head = self.answered(GET)
+        self.assertEqual((status, error["error"]), (503, "TUNNEL_NOT_CONNECTED"))
+        self.assertIn(b"Retry-After: ", head)
+        self.visit.routes.upstream = self.visit.targets
+        vhost = self.visit.routes.vhost
+        self.visit.routes.vhost = type(vhost)("demo", False, None, None, vhost.public)
+        status, error, _ = self.answered(GET)
+        self.assertEqual((status, error["error"]), (403, "TUNNEL_HTTP_INGRESS_DISABLED"))
+        self.visit.routes.vhost = vhost
+        status, error, _ = self.answered(GET.replace(b"Host", b"Exposr-Via: x,node-1\r\nHost"))
+        self.assertEqual((status, error["error"]), (508, "HTTP_INGRESS_REQUEST_LOOP"))
+        self.visit.targets.fault = TargetFailed("no")
+        status, error, _ = self.answered(GET)
+        self.assertEqual((status, error["error"]), (502, "TUNNEL_TARGET_CON_FAILED"))
+        status, error, _ = self.answered(GET.replace(b"GET", b"HEAD"))
+        self.assertEqual((status, error), (502, {}))
+        self.assertFalse(self.wire.disconnecting)
+        self.assertEqual(self.visit.targets.wires, [])
+
+    def test_late_route(self) -> None:
+        """A tunnel that must be looked up first is served the same way."""
+        self.wire.protocol.dataReceived(GET.replace(b"demo", b"late"))
+        self.assertIn(b"GET /a?b ", self.visit.target.taken())
+
+    def test_malformed(self) -> None:
+        """What is no request is answered with an error, and the connection ends gently."""
+        status, error, head = self.answered(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+        self.assertEqual((status, error["error"]), (400, "BAD_REQUEST"))
+        self.assertIn(b"Connection: close", head)
+        self.assertTrue(self.wire.half_closed)
+        self.wire.protocol.dataReceived(GET)
+        self.assertEqual(self.wire.taken(), b"")
+        self.visit.pass_time(3)
+        self.assertTrue(self.wire.disconnected)
+
+    def test_malformed_body(self) -> None:
+        """A body that breaks its framing ends the stream to the target, too."""
+        start = (
+            b"POST / HTTP/1.1\r\nHost: demo.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        )
+        self.wire.protocol.dataReceived(start)
+        self.assertEqual(self.answered(b"zz\r\n")[0], 400)
+        self.assertTrue(self.visit.target.reset)
+        self.assertEqual([line["status"] for line in self.visit.log.lines], [400])
+
+    def test_body_too_long(self) -> None:
+        """A body over the limit is refused before the target hears of it."""
+        self.visit = Visit(limits=Limits(body=4))
+        self.wire = self.visit.visitor()
+        request = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 5\r\n\r\n"
+        self.assertEqual(self.answered(request)[0], 413)
+        self.assertEqual(self.visit.targets.wires, [])
+
+    def test_target_closes_before_it_answers(self) -> None:
+        """A target that hangs up is a 502; half a head, too."""
+        for part in (b"", OK[:20]):
+            self.wire.protocol.dataReceived(GET)
+            if part:
+                self.visit.target.protocol.dataReceived(part)
+            self.visit.target.end(ConnectionDone())
+            status, error, _ = self.last()
+            self.assertEqual((status, error["error"]), (502, "TUNNEL_TARGET_CON_RESET"))
+
+    def test_target_speaks_nonsense(self) -> None:
+        """A response that can be read in two ways is a 502, and its stream is cut."""
+        for answer in (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"SSH-2.0-OpenSSH\r\n\r\n",
+            b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ):
+            self.wire.protocol.dataReceived(GET)
+            self.visit.target.protocol.dataReceived(answer)
+            status, error, _ = self.last()
+            self.assertEqual((status, error["error"]), (502, "TUNNEL_TARGET_CON_FAILED"))
+            self.assertTrue(self.visit.target.reset)
+
+    def test_a_response_cut_short_looks_cut_short(self) -> None:
+        """The visitor is closed before the length, or without a last chunk, or reset."""
+        for answer, reset in (
+            (OK[:-1], False),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", False),
+            (b"HTTP/1.1 200 OK\r\n\r\nabc", True),
+        ):
+            self.wire = self.visit.visitor()
+            self.wire.protocol.dataReceived(GET)
+            self.visit.target.protocol.dataReceived(answer)
+            self.visit.target.end(ConnectionLost())
+            self.assertTrue(self.wire.disconnected)
+            self.assertEqual(self.wire.reset, reset)
+            self.assertNotIn(b"0\r\n\r\n", self.wire.taken()[-5:])
+
+    def test_bad_chunk_in_the_middle(self) -> None:
+        """A response whose chunks break ends the visitor's connection without a last chunk."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+        )
+        self.visit.target.protocol.dataReceived(b"xyz\r\n")
+        self.assertTrue(self.wire.taken().endswith(b"1\r\na\r\n"))
+        self.assertTrue(self.wire.disconnected)
+
+    def test_client_leaves_while_the_stream_opens(self) -> None:
+        """Another connection of the tunnel is tried, once."""
+        self.visit.targets.fault = UpstreamGone("gone")
+        self.wire.protocol.dataReceived(GET)
+        self.assertEqual(len(self.visit.targets.origins), 2)
+        self.assertEqual(self.last()[0], 502)
+
+    def test_visitor_leaves(self) -> None:
+        """The target's work is stopped when the visitor has gone."""
+        self.wire.protocol.dataReceived(GET)
+        self.wire.end(ConnectionDone())
+        self.assertTrue(self.visit.target.reset)
+        self.assertEqual(self.visit.log.lines[0]["status"], 499)
+
+    def test_visitor_leaves_while_the_stream_opens(self) -> None:
+        """A stream that opens for nobody is closed."""
+        self.visit.targets.waiting = []
+        self.wire.protocol.dataReceived(GET)
+        self.wire.end(ConnectionDone())
+        self.visit.pass_time(1)
+        self.assertEqual(self.visit.log.lines[0]["status"], 499)
+
+
+class TimeTests(SynchronousTestCase):
+    """How long each phase may last."""
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+
+    def test_slow_head(self) -> None:
+        """Ten seconds for a head, from its first byte, however often one more comes."""
+        for byte in GET[:12]:
+            self.wire.protocol.dataReceived(bytes([byte]))
+            self.visit.pass_time(1)
+        self.assertTrue(self.wire.taken().startswith(b"HTTP/1.1 408 "))
+        self.assertTrue(self.wire.half_closed)
+
+    def test_idle(self) -> None:
+        """An idle connection is closed after 75 seconds, without a word."""
+        self.visit.pass_time(70)
+        self.assertFalse(self.wire.disconnected)
+        self.visit.pass_time(6)
+        self.assertTrue(self.wire.disconnected)
+        self.assertEqual(self.wire.taken(), b"")
+
+    def test_slow_target(self) -> None:
+        """A target that does not answer is a 504; one that has begun has all the time."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.pass_time(299)
+        self.assertEqual(self.wire.taken(), b"")
+        self.visit.pass_time(2)
+        self.assertTrue(self.wire.taken().startswith(b"HTTP/1.1 504 "))
+        self.assertTrue(self.visit.target.reset)
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK[:-1])
+        self.visit.pass_time(1000)
+        self.visit.target.protocol.dataReceived(OK[-1:])
+        self.assertEqual(self.wire.taken(), OK)
+
+    def test_slow_body(self) -> None:
+        """A body that stops coming is a 408; one that trickles is not."""
+        self.wire.protocol.dataReceived(
+            b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 6\r\n\r\n"
+        )
+        for _ in range(3):
+            self.visit.pass_time(250)
+            self.wire.protocol.dataReceived(b"x")
+        self.assertEqual(self.wire.taken(), b"")
+        self.visit.pass_time(301)
+        self.assertTrue(self.wire.taken().startswith(b"HTTP/1.1 408 "))
+
+    def test_a_visitor_that_reads_nothing(self) -> None:
+        """After 300 seconds without a byte leaving, the connection is cut."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK[:-1])
+        self.wire.protocol.pauseProducing()
+        self.visit.pass_time(302)
+        self.assertTrue(self.wire.reset)
+        self.assertTrue(self.visit.target.reset)
+
+
+class PressureTests(SynchronousTestCase):
+    """Whoever cannot take more stops the other side."""
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+
+    def test_slow_visitor(self) -> None:
+        """A full visitor pauses the target's stream, until it has room again."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK[:-1])
+        self.wire.protocol.pauseProducing()
+        self.assertEqual(self.visit.target.producerState, "paused")
+        self.wire.protocol.resumeProducing()
+        self.assertEqual(self.visit.target.producerState, "producing")
+
+    def test_slow_visitor_at_the_end(self) -> None:
+        """A stream is not left paused for the next visitor."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK[:-1])
+        self.wire.protocol.pauseProducing()
+        self.visit.target.protocol.dataReceived(OK[-1:])
+        self.assertEqual(self.visit.target.producerState, "producing")
+
+    def test_slow_target(self) -> None:
+        """A full stream pauses the visitor."""
+        self.wire.protocol.dataReceived(
+            b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 99\r\n\r\nabc"
+        )
+        self.visit.target.protocol.pauseProducing()
+        self.assertEqual(self.wire.producerState, "paused")
+        self.visit.target.protocol.resumeProducing()
+        self.assertEqual(self.wire.producerState, "producing")
+
+    def test_no_stream_yet(self) -> None:
+        """A body that comes before its stream is open waits in the visitor's socket."""
+        self.visit.targets.waiting = []
+        self.wire.protocol.dataReceived(
+            b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 6\r\n\r\nabc"
+        )
+        self.assertEqual(self.wire.producerState, "paused")
+        opening, factory = self.visit.targets.waiting[0]
+        opening.callback(self.visit.targets.open(factory))
+        self.assertTrue(self.visit.target.taken().endswith(b"\r\n\r\nabc"))
+        self.assertEqual(self.wire.producerState, "producing")
+
+
+class WebsocketTests(SynchronousTestCase):
+    """Upgrades to websocket."""
+
+    ACCEPT = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nS: x\r\n\r\n"
+
+    def setUp(self) -> None:
+        self.visit = Visit()
+        self.wire = self.visit.visitor()
+
+    def test_upgrade(self) -> None:
+        """The target agrees, then bytes pass both ways; what came early is not lost."""
+        self.wire.protocol.dataReceived(UPGRADE % b"demo.test" + b"early")
+        line, fields, rest = request_lines(self.visit.target.taken())
+        self.assertEqual((line, rest), (b"GET /ws HTTP/1.1", b""))
+        self.assertEqual(fields[b"host"], b"target:3000")
+        self.assertEqual(fields[b"upgrade"], b"websocket")
+        self.assertEqual(fields[b"x-forwarded-for"], b"203.0.113.9")
+        self.visit.target.protocol.dataReceived(self.ACCEPT + b"soon")
+        answer = self.wire.taken()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 101 "))
+        self.assertTrue(answer.endswith(b"\r\n\r\nsoon"))
+        self.assertEqual(self.visit.target.taken(), b"early")
+        self.wire.protocol.dataReceived(b"ping")
+        self.visit.target.protocol.dataReceived(b"pong")
+        self.assertEqual((self.visit.target.taken(), self.wire.taken()), (b"ping", b"pong"))
+        self.wire.end(ConnectionDone())
+        self.assertTrue(self.visit.target.disconnected)
+        logged = self.visit.log.lines[0]
+        self.assertEqual((logged["status"], logged["in"], logged["out"]), (101, 9, 8))
+
+    def test_refused_by_the_target(self) -> None:
+        """Another answer is an answer like any other."""
+        self.wire.protocol.dataReceived(UPGRADE % b"demo.test")
+        self.visit.target.protocol.dataReceived(OK)
+        self.assertEqual(self.wire.taken(), OK)
+        self.assertFalse(self.wire.disconnected)
+
+    def test_other_protocols_are_not_passed_on(self) -> None:
+        """A request for h2c is a plain request to the target."""
+        self.wire.protocol.dataReceived(
+            (UPGRADE % b"demo.test").replace(b"Upgrade: websocket", b"Upgrade: h2c")
+        )
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertNotIn(b"upgrade", fields)
+        self.assertNotIn(b"connection", fields)
+
+
+class Recorder(Protocol):
+    """Keeps what it receives."""
+
+    received = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+
+@implementer(ITakeover)
+class Endpoint:
+    """Takes /ws, when it is told to."""
+
+    def __init__(self, answer: Deferred[IProtocol]) -> None:
+        self.answer = answer
+
+    def claims(self, path: bytes) -> bool:
+        return path == b"/ws"
+
+    def admit(
+        self, target: bytes, fields: list[tuple[bytes, bytes]], origin: Origin
+    ) -> Deferred[IProtocol]:
+        self.origin = origin
+        return self.answer
+
+
+class APITests(SynchronousTestCase):
+    """Requests for the API on the shared port."""
+
+    def test_api_and_tunnel_on_one_connection(self) -> None:
+        """A balancer's connection may carry both, in turn; the API gets small bodies whole."""
+        api = Targets()
+        visit = Visit(api=api)
+        wire = visit.visitor()
+        wire.protocol.dataReceived(
+            b"PUT /v1 HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        self.assertEqual(wire.taken(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        wire.protocol.dataReceived(b"1\r\n{\r\n")
+        self.assertEqual(api.wires, [])
+        wire.protocol.dataReceived(b"1\r\n}\r\n0\r\n\r\n" + GET)
+        received = api.wires[0].taken()
+        self.assertIn(b"Content-Length: 2\r\n", received)
+        self.assertTrue(received.endswith(b"\r\n\r\n{}"))
+        self.assertEqual(api.origins[0].base_url, "http://api.test")
+        api.wires[0].protocol.dataReceived(OK)
+        self.assertEqual(wire.taken(), OK)
+        self.assertIn(b"GET /a?b ", visit.target.taken())
+
+    def test_too_large_for_the_api(self) -> None:
+        """Of a huge body the API gets just enough to refuse it."""
+        api = Targets()
+        visit = Visit(api=api)
+        wire = visit.visitor()
+        wire.protocol.dataReceived(
+            b"PUT /v1 HTTP/1.1\r\nHost: api.test\r\nContent-Length: 9999999\r\n\r\n"
+        )
+        for _ in range(3):
+            wire.protocol.dataReceived(b"x" * 30000)
+        received = api.wires[0].taken()
+        self.assertIn(b"Content-Length: 65537\r\n", received)
+        self.assertTrue(received.endswith(b"\r\n\r\n" + b"x" * 65537))
+        api.wires[0].protocol.dataReceived(OK)
+        self.assertIn(b"Connection: close\r\n", wire.taken())
+        self.assertTrue(wire.half_closed)
+
+    def test_transport_endpoint(self) -> None:
+        """The websocket endpoint gets the connection, with the head and what follows it."""
+        recorder = Recorder()
+        endpoint = Endpoint(succeed(recorder))
+        visit = Visit(api=Targets(), takeover=endpoint)
+        wire: Wire = visit.visitor()
+        wire.protocol.dataReceived(UPGRADE % b"api.test" + b"more")
+        self.assertTrue(recorder.received.startswith(b"GET /ws HTTP/1.1\r\nHost: api.test\r\n"))
+        self.assertTrue(recorder.received.endswith(b"\r\n\r\nmore"))
+        wire.protocol.dataReceived(b"x")
+        self.assertTrue(recorder.received.endswith(b"morex"))
+
+    def test_transport_endpoint_refuses(self) -> None:
+        """Bad credentials are a 401 with JSON, as clients hang on an empty one."""
+        endpoint = Endpoint(fail(PermissionDenied("")))
+        visit = Visit(api=Targets(), takeover=endpoint)
+        wire = visit.visitor()
+        wire.protocol.dataReceived(UPGRADE % b"api.test")
+        head, _, body = wire.taken().partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 401 "))
+        self.assertEqual(json.loads(body)["error"], "PERMISSION_DENIED")
+
+
+class DrainTests(SynchronousTestCase):
+    """A server that is stopping."""
+
+    def test_drain(self) -> None:
+        """Running requests end with Connection: close; idle connections get a second."""
+        visit = Visit()
+        idle, busy, last = visit.visitor(), visit.visitor(), visit.visitor()
+        busy.protocol.dataReceived(GET)
+        visit.factory.drain()
+        last.protocol.dataReceived(GET)
+        visit.pass_time(2)
+        self.assertTrue(idle.disconnected)
+        for wire, target in ((busy, visit.targets.wires[0]), (last, visit.targets.wires[1])):
+            self.assertFalse(wire.disconnected)
+            target.protocol.dataReceived(OK)
+            self.assertIn(b"Connection: close\r\n", wire.taken())
+            self.assertTrue(wire.disconnected)
