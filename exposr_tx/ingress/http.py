@@ -1,47 +1,32 @@
-"""HTTP ingress: visitors' connections, from the listening port to an exchange.
+"""HTTP ingress: what listens for visitors, and sends their requests on their ways.
 
-A :class:`VisitorConnection` reads one request after another (pipelined ones wait
-for their turn), keeps the time limits of each phase, and answers what is no
-request. What a request is about is its :class:`~exposr_tx.ingress.exchange.Exchange`.
+A request for a host that a tunnel claims becomes a
+:class:`~exposr_tx.ingress.tunnelled.TunnelExchange`, any other one a
+:class:`~exposr_tx.ingress.local.LocalExchange` with the API.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime, ISSLTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
 
-from exposr_tx.deadlines import NEVER, Deadlines
-from exposr_tx.direct import read_much, writer_of
-from exposr_tx.errors import RemoteProtocolError
-from exposr_tx.ingress.answers import code_of, error_answer
-from exposr_tx.ingress.exchange import Exchange
+from exposr_tx.deadlines import Deadlines
+from exposr_tx.errors import TunnelNotFound
 from exposr_tx.ingress.forwarding import RequestWriter
+from exposr_tx.ingress.local import LocalExchange
 from exposr_tx.ingress.targets import Pool
-from exposr_tx.ingress.trust import Trust, Visitor, host_text
-from exposr_tx.interfaces import IAccessLog, IRoutes, ITakeover, IUpstream, Origin
-from exposr_tx.wire.http1 import RESPONSE_LIMITS, End, Event, Limits, Request, RequestParser
+from exposr_tx.ingress.trust import Trust
+from exposr_tx.ingress.tunnelled import TunnelExchange
+from exposr_tx.ingress.visitor import VisitorConnection
+from exposr_tx.interfaces import IAccessLog, IRoutes, ITakeover, IUpstream
+from exposr_tx.wire.http1 import RESPONSE_LIMITS, Limits, Request
 
-__all__ = ["HTTPIngressFactory", "Timeouts", "VisitorConnection"]
-
-#: Bytes that may wait behind a request being answered before the connection is read no more.
-MAX_PIPELINED: Final = 65536
-#: Bytes of a refused request that are read and dropped, so that the answer is not lost to a reset.
-MAX_LINGER: Final = 1 << 20
-#: Seconds for that.
-LINGER: Final = 2.0
-#: Seconds an idle connection has for one more request while the server drains.
-DRAIN_IDLE: Final = 1.0
+__all__ = ["HTTPIngressFactory", "Timeouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,346 +43,6 @@ class Timeouts:
     response: float = 300.0
     stall: float = 300.0
     idle: float = 75.0
-
-
-@implementer(IPushProducer)
-class VisitorConnection(Protocol):
-    """One visitor's connection.
-
-    :ivar write: writes to the visitor.
-    :ivar deadline: when to give up what is being waited for; see Deadlines.
-    """
-
-    transport: Any
-    factory: HTTPIngressFactory
-    write: Callable[[bytes], None]
-
-    def __init__(self, factory: HTTPIngressFactory) -> None:
-        self.factory = factory
-        self.deadline = NEVER
-        self.draining = False
-        self._parser = RequestParser(factory.limits)
-        self._exchange: Exchange | None = None
-        self._handling = False
-        self._again = False
-        self._reading = True
-        self._holding = False
-        self._closing = False
-        self._lingered = 0
-        self._stalled: tuple[int, float] | None = None
-        self._peer = ""
-        self._visitor: Visitor | None = None
-        self._about: tuple[bytes, bytes] | None = None
-
-    def __repr__(self) -> str:
-        state = "closing" if self._closing else self._exchange or "idle"
-        return f"<VisitorConnection {self._peer} {state}>"
-
-    def connectionMade(self) -> None:
-        if hasattr(self.transport, "setTcpNoDelay"):  # a UNIX socket has none
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(1)
-        self.transport.registerProducer(self, True)
-        self.write = writer_of(self.transport)
-        read_much(self.transport)
-        self._peer = host_text(self.transport.getPeer())
-        self.factory.connections.add(self)
-        self.factory.deadlines.add(self)
-        self._await(self.factory.timeouts.idle)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._forget()
-        self._closing = True
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.visitor_lost()
-
-    def _forget(self) -> None:
-        self.factory.deadlines.remove(self)
-        self.factory.connections.discard(self)
-
-    # -- reading ------------------------------------------------------------------------
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._closing:
-            self._linger(len(data))
-            return
-        fresh = self._exchange is None and not self._parser.begun
-        try:
-            events = self._parser.receive(data)
-        except RemoteProtocolError as error:
-            self._refuse_request(error)
-            return
-        if events:
-            self._handling = True
-            self._handle(events)
-            self._handling = False
-            if self._again:
-                self._read_on()
-        elif fresh and self._exchange is None and self._parser.begun:
-            self._await(self.factory.timeouts.head)
-        if self._parser.held > MAX_PIPELINED:
-            self._update_reading()
-
-    def _handle(self, events: list[Event]) -> None:
-        for event in events:
-            if event.__class__ is Request:
-                factory = self.factory
-                factory.requests += 1
-                visitor = self.believed(event)
-                request_id = visitor.request_id or b"%b%x" % (factory.id_prefix, factory.requests)
-                self._exchange = Exchange(self, event, request_id)
-                self._exchange.begin()
-            elif self._exchange is None:
-                pass  # it was answered already: what still comes of it is dropped
-            elif event.__class__ is bytes:
-                self._exchange.request_body(event)
-            elif not self._exchange.complete:
-                self._exchange.request_end(cast(End, event).trailers)
-
-    def _read_on(self) -> None:
-        """Go on with what is behind the request that is done. A loop, as pipelined requests that
-        are answered at once would otherwise nest without end."""
-        self._handling = True
-        while self._again and not self._closing:
-            self._again = False
-            try:
-                events = self._parser.next_request()
-            except RemoteProtocolError as error:
-                self._refuse_request(error)
-                break
-            if events:
-                self._handle(events)
-            elif self._parser.begun:
-                self._await(self.factory.timeouts.head)
-        self._handling = False
-        self._update_reading()
-
-    def _refuse_request(self, error: RemoteProtocolError) -> None:
-        exchange = self._exchange
-        if exchange is not None:
-            self._exchange = None
-            answered = exchange.answered
-            exchange.visitor_lost(error.http_status)
-            if answered:
-                self.cut(abort=False)
-                return
-        self.refuse(error.http_status, str(error), log=exchange is None)
-
-    def refuse(self, status: int, detail: str, *, log: bool = True) -> None:
-        """Answer what is no request, and close."""
-        self._exchange = None
-        factory = self.factory
-        factory.requests += 1
-        request_id = b"%b%x" % (factory.id_prefix, factory.requests)
-        self.write(
-            error_answer(status, code_of(status), request_id.decode(), close=True, detail=detail)
-        )
-        if log and factory.access_log is not None:
-            factory.access_log.write(
-                b"-", b"", b"-", status, 0, 0, 0.0, 0.0, "", request_id.decode()
-            )
-        self._shut(unread=True)
-
-    # -- what an exchange asks for ------------------------------------------------------
-
-    def believed(self, request: Request) -> Visitor:
-        """Who sent the request; found out once for a connection without proxies' fields."""
-        if request.forwarding:
-            return self.factory.trust.visitor(self._peer, request.forwarding)
-        if self._visitor is None:
-            self._visitor = self.factory.trust.visitor(self._peer, {})
-        return self._visitor
-
-    def about(self, request: Request) -> bytes:
-        """The lines for the target that tell of the visitor."""
-        if request.forwarding:
-            return self.factory.writer.about(self.believed(request), request.authority)
-        if self._about is None or self._about[0] != request.authority:
-            lines = self.factory.writer.about(self.believed(request), request.authority)
-            self._about = (request.authority, lines)
-        return self._about[1]
-
-    def origin(self, request: Request, kind: str) -> Origin:
-        """Where the request comes from, for whoever carries it."""
-        visitor = self.believed(request)
-        peer: IAddress = self.transport.getPeer()
-        if visitor.ip != self._peer:
-            peer = self.factory.address(visitor.ip)
-        scheme = visitor.scheme or ("https" if ISSLTransport.providedBy(self.transport) else "http")
-        authority = (visitor.authority or request.authority).decode("ascii")
-        return Origin(kind, peer, f"{scheme}://{authority}")
-
-    def await_response(self) -> None:
-        """The request is complete: the target has so long to answer."""
-        self._await(self.factory.timeouts.response)
-
-    def await_body(self) -> None:
-        """The next piece of the request's body has so long to come."""
-        self._await(self.factory.timeouts.stall)
-
-    def hold_reading(self) -> None:
-        """Read no more for now: there is no room for the body."""
-        self._holding = True
-        self._update_reading()
-
-    @property
-    def holding(self) -> bool:
-        """Whether the visitor is not read because there is no room for its body."""
-        return self._holding
-
-    def let_read(self) -> None:
-        """There is room again."""
-        if self._holding:
-            self._holding = False
-            self._update_reading()
-
-    def exchange_done(self, *, close: bool, unread: bool) -> None:
-        """The exchange is over; the next request may begin.
-
-        :param unread: whether bytes of its request are still to come.
-        """
-        self._exchange = None
-        self._holding = False
-        if close or self.draining:
-            self._shut(unread=unread or bool(self._parser.held))
-            return
-        self._await(self.factory.timeouts.idle)
-        self._again = True
-        if not self._handling:
-            self._read_on()
-
-    def cut(self, *, abort: bool) -> None:
-        """End in the middle of a response, so that the visitor sees that it is not whole."""
-        self._exchange = None
-        if self._closing:
-            return
-        self._closing = True
-        self.transport.unregisterProducer()
-        self._resume()
-        if abort:
-            self.transport.abortConnection()
-        else:
-            self._await(LINGER)
-            self.transport.loseConnection()
-
-    def hand_over(self, protocol: Protocol, data: bytes) -> None:
-        """Give the connection to another protocol, with ``data`` as the first it receives."""
-        self._forget()
-        self._exchange = None
-        self.transport.unregisterProducer()
-        self._holding = False
-        rest = self._parser.take_rest()
-        self._resume()
-        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
-        self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
-        protocol.makeConnection(self.transport)
-        if data or rest:
-            protocol.dataReceived(data + rest)
-
-    # -- ends ---------------------------------------------------------------------------
-
-    def drain(self) -> None:
-        """Close after the request that is being answered, or one that comes in a moment."""
-        self.draining = True
-        if self._exchange is None and not self._parser.begun:
-            self.deadline = min(self.deadline, self.factory.deadlines.now + DRAIN_IDLE)
-
-    def _shut(self, *, unread: bool) -> None:
-        """Close after what was written; where the visitor is still sending, give it time to read
-        the answer: closing with unread bytes would reset the connection and lose it."""
-        if self._closing:
-            return
-        self._closing = True
-        self.transport.unregisterProducer()
-        self._resume()
-        if unread and not ISSLTransport.providedBy(self.transport):
-            self._await(LINGER)
-            self.transport.loseWriteConnection()
-        else:
-            if self._stalled is None:
-                self._stalled = (self._queued(), NEVER)
-            self._await(self.factory.timeouts.stall)
-            self.transport.loseConnection()
-
-    def _linger(self, size: int) -> None:
-        self._lingered += size
-        if self._lingered > MAX_LINGER:
-            self.transport.abortConnection()
-
-    # -- time limits --------------------------------------------------------------------
-
-    def _await(self, seconds: float) -> None:
-        self.deadline = self.factory.deadlines.now + seconds if seconds else NEVER
-
-    def timed_out(self) -> None:
-        """What was waited for has not come; called by Deadlines."""
-        self.deadline = NEVER
-        if self._stalled is not None:
-            self._check_stall()
-        elif self._closing:
-            self.transport.abortConnection()
-        elif self._exchange is not None:
-            self._exchange.timed_out()
-        elif self._parser.begun:
-            self.refuse(408, "the request's head did not come in time")
-        else:
-            self._shut(unread=False)
-
-    def _check_stall(self) -> None:
-        """Give up on a visitor that reads nothing: not one byte has left since the last look."""
-        assert self._stalled is not None
-        queued = self._queued()
-        if queued != self._stalled[0]:
-            self._stalled = (queued, self._stalled[1])
-            self._await(self.factory.timeouts.stall)
-            return
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.timed_out()
-        else:
-            self.transport.abortConnection()
-
-    def _queued(self) -> int:
-        """Bytes in the socket's send queue that the visitor has not acknowledged."""
-        try:
-            fd = self.transport.getHandle().fileno()
-            return cast(int, struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-        except (AttributeError, OSError):
-            return 0
-
-    # -- back pressure ------------------------------------------------------------------
-
-    def pauseProducing(self) -> None:
-        if self._stalled is None:
-            self._stalled = (self._queued(), self.deadline)
-            self._await(self.factory.timeouts.stall)
-        if self._exchange is not None:
-            self._exchange.visitor_full()
-
-    def resumeProducing(self) -> None:
-        if self._stalled is not None:
-            self.deadline = self._stalled[1]
-            self._stalled = None
-        if self._exchange is not None:
-            self._exchange.visitor_drained()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; connectionLost follows."""
-
-    def _update_reading(self) -> None:
-        reading = not self._holding and self._parser.held <= MAX_PIPELINED
-        if reading != self._reading and not self._closing:
-            self._reading = reading
-            if reading:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    def _resume(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self.transport.resumeProducing()
 
 
 class HTTPIngressFactory(Factory):
@@ -454,6 +99,19 @@ class HTTPIngressFactory(Factory):
         connection = VisitorConnection(self)
         connection.draining = self._draining
         return connection
+
+    def exchange(
+        self, visitor: VisitorConnection, request: Request, request_id: bytes
+    ) -> TunnelExchange | LocalExchange:
+        """What becomes of a request: it is a tunnel's or ours. Raises TunnelNotFound."""
+        host, routes = request.host.decode(), self.routes
+        if routes is not None:
+            found = routes.virtual_host(host)
+            if found is not None:
+                return TunnelExchange(visitor, request, request_id, routes, found)
+        if self.api is None:
+            raise TunnelNotFound(host)
+        return LocalExchange(visitor, request, request_id, self.api, self.takeover)
 
     @staticmethod
     def address(ip: str) -> IAddress:

@@ -37,8 +37,11 @@ class Exchange(Protocol):
     def response_events(self, events: list[Event]) -> None:
         """Parts of the response, in order."""
 
-    def target_lost(self, reason: Failure) -> None:
-        """The connection ended before the response did, or spoke nonsense."""
+    def target_lost(self, reason: Failure, *, unheard: bool) -> None:
+        """The connection ended before the response did, or spoke nonsense.
+
+        :param unheard: it was used before, and for this request not a byte came.
+        """
 
     def target_full(self) -> None:
         """The stream takes no more for now."""
@@ -61,6 +64,7 @@ class TargetConnection(TwistedProtocol):
         self.upstream = upstream
         self.requests = 0
         self.alive = False
+        self._heard = False
         self.deadline = NEVER
         self.idle_limit = pool.idle_timeout
         self._pool = pool
@@ -73,6 +77,7 @@ class TargetConnection(TwistedProtocol):
     def begin(self, exchange: Exchange, method: bytes) -> None:
         """Work on a request: what arrives from now on is its response."""
         self.requests += 1
+        self._heard = False
         self._exchange = exchange
         self.parser.expect(method)
 
@@ -85,10 +90,11 @@ class TargetConnection(TwistedProtocol):
         try:
             events = self.parser.receive(data)
         except RemoteProtocolError:
-            self._exchange = None
+            failure = Failure()
             self.abort()
-            exchange.target_lost(Failure())
+            exchange.target_lost(failure, unheard=False)
             return
+        self._heard = True
         if events:
             exchange.response_events(events)
 
@@ -106,27 +112,30 @@ class TargetConnection(TwistedProtocol):
         if events:
             exchange.response_events(events)
         else:
-            exchange.target_lost(reason)
+            exchange.target_lost(reason, unheard=self.requests > 1 and not self._heard)
 
-    def release(self, reusable: bool, idle_limit: int | None) -> None:
-        """The exchange is over; keep the connection for another, or close it.
+    def release(self, idle_limit: int | None) -> None:
+        """The exchange has ended cleanly; keep the connection for another, if it may be.
 
         :param idle_limit: seconds after which the target has said it closes idle connections.
         """
         self._exchange = None
-        if not self.alive:
-            return
         if idle_limit is not None:
             self.idle_limit = idle_limit - KEEP_ALIVE_MARGIN
-        if reusable and not self.parser.held and self._pool.keep(self):
-            return
-        self.close()
+        if not self.alive or self.parser.held or not self._pool.keep(self):
+            self.close()
 
-    def detach(self) -> None:
-        """The exchange takes the stream over for another protocol."""
+    def hand_over(self, protocol: TwistedProtocol) -> None:
+        """Give the stream to another protocol, with what came behind the response's head."""
+        rest = self.parser.take_rest()
         self._exchange = None
         self.alive = False
         self.transport.unregisterProducer()
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
+        protocol.makeConnection(self.transport)
+        if rest:
+            protocol.dataReceived(rest)
 
     def close(self) -> None:
         """Close after what was written."""
@@ -185,6 +194,7 @@ class Pool:
     def __init__(self, deadlines: Deadlines, idle_timeout: float) -> None:
         self.idle_timeout = idle_timeout
         self._deadlines = deadlines
+        self._closed = False
         self._idle: dict[IUpstream, list[TargetConnection]] = {}
 
     def __len__(self) -> int:
@@ -202,8 +212,10 @@ class Pool:
     def keep(self, connection: TargetConnection) -> bool:
         """Keep a connection until it is taken or has been idle for too long."""
         limit = min(self.idle_timeout, connection.idle_limit)
+        if limit <= 0 or self._closed or not connection.upstream.accepting:
+            return False
         idle = self._idle.setdefault(connection.upstream, [])
-        if limit <= 0 or len(idle) >= MAX_IDLE or not connection.upstream.accepting:
+        if len(idle) >= MAX_IDLE:
             return False
         connection.deadline = self._deadlines.now + limit
         self._deadlines.add(connection)
@@ -220,7 +232,8 @@ class Pool:
             self._idle.pop(connection.upstream, None)
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and keep nothing from now on."""
+        self._closed = True
         for idle in list(self._idle.values()):
             for connection in list(idle):
                 connection.timed_out()

@@ -18,6 +18,7 @@ from exposr_tx.wire.http1 import Limits
 from tests.ingress.visiting import Targets, Visit, Wire
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: demo.test\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\n\r\nx"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: %b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -356,6 +357,25 @@ class RefusalTests(SynchronousTestCase):
             self.visit.target.end(ConnectionDone())
             status, error, _ = self.last()
             self.assertEqual((status, error["error"]), (502, "TUNNEL_TARGET_CON_RESET"))
+
+    def test_idle_stream_that_is_dead(self) -> None:
+        """A request that finds its idle stream dead is sent once more, on a fresh one; not one
+        with a body, and not a second time."""
+        for request, streams in ((GET, 2), (POST, 1)):
+            self.visit = Visit()
+            self.wire = self.visit.visitor()
+            self.wire.protocol.dataReceived(GET)
+            self.visit.target.protocol.dataReceived(OK)
+            self.wire.taken()
+            self.wire.protocol.dataReceived(request)
+            self.visit.target.end(ConnectionDone())
+            self.assertEqual(len(self.visit.targets.wires), streams)
+            if streams == 2:
+                self.assertEqual(self.wire.taken(), b"")
+                self.assertIn(b"GET /a?b ", self.visit.target.taken())
+                self.visit.target.end(ConnectionDone())
+            self.assertEqual(self.last()[0], 502)
+            self.assertEqual(len(self.visit.targets.wires), streams)
 
     def test_target_speaks_nonsense(self) -> None:
         """A response that can be read in two ways is a 502, and its stream is cut."""

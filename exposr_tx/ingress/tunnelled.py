@@ -1,0 +1,197 @@
+"""A request for a tunnel: its way to the target, and its body as it comes.
+
+The stream to the target is an idle one of the same upstream where there is one.
+After a 101 the visitor's connection and the stream are spliced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from exposr_tx.errors import (
+    ExposrError,
+    IngressDisabled,
+    RemoteProtocolError,
+    RequestLoop,
+    TargetFailed,
+    UpstreamGone,
+)
+from exposr_tx.ingress.exchange import Exchange, Trailers
+from exposr_tx.ingress.forwarding import response_head
+from exposr_tx.ingress.targets import TargetConnection
+from exposr_tx.interfaces import IRoutes, IUpstream, VirtualHost
+from exposr_tx.splice import Side, Splice
+from exposr_tx.wire.http1 import Request, Response, chunk, last_chunk
+
+if TYPE_CHECKING:
+    from exposr_tx.ingress.visitor import VisitorConnection
+
+__all__ = ["TunnelExchange"]
+
+#: Seconds to wait for a target's ``100 Continue`` before the visitor gets ours.
+CONTINUE_WAIT: Final = 1.0
+#: Methods that may be sent once more when an idle stream turns out to be dead.
+SAFE: Final = frozenset([b"GET", b"HEAD", b"OPTIONS"])
+
+
+class TunnelExchange(Exchange):
+    """A request whose host names a tunnel.
+
+    :param vhost: the tunnel, or what will be it.
+    """
+
+    __slots__ = ("_about", "_found", "_held", "_retried", "_routes", "_trailers", "_upstream")
+
+    def __init__(
+        self,
+        visitor: VisitorConnection,
+        request: Request,
+        request_id: bytes,
+        routes: IRoutes,
+        found: VirtualHost | Deferred[VirtualHost],
+    ) -> None:
+        super().__init__(visitor, request, request_id)
+        self._routes = routes
+        self._found = found
+        self._about = b""
+        self._held: list[bytes] = []
+        self._retried = False
+        self._trailers: Trailers = ()
+        self._upstream: IUpstream | None = None
+
+    # -- finding the target -------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Find the tunnel, and a connection to its target."""
+        found = self._found
+        if isinstance(found, Deferred):
+            self._connecting = found
+            found.addCallbacks(self._routed, self._failed)
+            found.addErrback(self._failed)
+        else:
+            self._routed(found)
+
+    def _routed(self, vhost: VirtualHost) -> None:
+        self._connecting = None
+        self._vhost = vhost
+        request, factory = self.request, self._factory
+        try:
+            upstream = self._routes.choose(vhost.tunnel_id)
+            if not vhost.enabled:
+                raise IngressDisabled(vhost.tunnel_id)
+            if request.forwarding and factory.writer.looped(self._visitor.believed(request)):
+                raise RequestLoop(vhost.tunnel_id)
+        except ExposrError as error:
+            self.refuse(error)
+            return
+        self._about = self._visitor.about(request)
+        self._upstream = upstream
+        if not request.websocket:
+            connection = factory.pool.take(upstream)
+            if connection is not None:
+                self._connected(connection)
+                return
+        self._connect(upstream)
+
+    def _not_connected(self, failure: Failure) -> None:
+        # The client went away before a byte was sent: another one of the tunnel may serve.
+        if failure.check(UpstreamGone) and not self._retried and self._vhost is not None:
+            self._retried = True
+            self._connecting = None
+            self._connect(self._routes.choose(self._vhost.tunnel_id))
+        else:
+            self._failed(failure)
+
+    def target_lost(self, reason: Failure, *, unheard: bool) -> None:
+        """As for any exchange; but an idle stream may have been closed by its target just now,
+        before the news came here. Then a request without a body that changes nothing is sent
+        once more, on a fresh stream (RFC 9112 section 9.3.1, RFC 9110 section 9.2.2)."""
+        if (
+            unheard
+            and not self._retried
+            and self.request.method in SAFE
+            and self.request.length == 0
+            and self._upstream is not None
+            and not reason.check(RemoteProtocolError)
+        ):
+            self._retried = True
+            self._target = None
+            self._connect(self._upstream)
+        else:
+            super().target_lost(reason, unheard=unheard)
+
+    # -- the request --------------------------------------------------------------------
+
+    def _connected(self, connection: TargetConnection) -> None:
+        request = self.request
+        self._target = connection
+        connection.begin(self, request.method)
+        head = self._factory.writer.head(request, self._vhost, self._about, self._id)
+        if self._held:
+            held, self._held = self._held, []
+            if request.length is None:
+                held = [chunk(piece) for piece in held]
+            connection.transport.writeSequence([head, *held])
+            self._visitor.let_read()
+        else:
+            connection.transport.write(head)
+        if request.length is None and self.complete:
+            connection.transport.write(last_chunk(self._trailers))
+        if request.expect_continue:
+            self._expecting = self._factory.clock.callLater(CONTINUE_WAIT, self._no_continue)
+        self._wait()
+
+    def _no_continue(self) -> None:
+        self._expecting = None
+        self._continue()
+
+    def request_body(self, data: bytes) -> None:
+        self._bytes_in += len(data)
+        target = self._target
+        if target is None:
+            if not self._response_done:
+                self._held.append(data)
+                self._visitor.hold_reading()
+        elif target.alive:
+            self._visitor.await_body()
+            target.transport.write(chunk(data) if self.request.length is None else data)
+
+    def request_end(self, trailers: Trailers) -> None:
+        self.complete = True
+        self._trailers = trailers
+        target = self._target
+        if target is None:
+            return
+        if self.request.length is None and target.alive:
+            target.transport.write(last_chunk(trailers))
+        if self._response_done:
+            self._finish()
+        else:
+            self._wait()
+
+    # -- after a 101 --------------------------------------------------------------------
+
+    def _switch(self, response: Response) -> None:
+        """The target has agreed to speak websocket: bytes pass unread from here on."""
+        target, visitor = self._target, self._visitor
+        assert target is not None
+        if not self.request.websocket or response.upgrade.lower() != b"websocket":
+            self._drop_target()
+            self.refuse(TargetFailed("the target switched protocols unasked"))
+            return
+        self._status = 101
+        self.answered = True
+        self._first_byte = self._factory.clock.seconds()
+        visitor.write(response_head(response, self._vhost, chunked=False, close=False))
+        inner, outer = Side(), Side()
+        target.hand_over(inner)
+        visitor.hand_over(outer, b"")
+
+        def ended() -> None:
+            self._bytes_in, self._bytes_out = outer.received, inner.received
+            self._write_log()
+
+        Splice(outer, inner, ended).start()
