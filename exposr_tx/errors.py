@@ -27,6 +27,7 @@ __all__ = [
     "TargetRefused",
     "TargetTimeout",
     "TooManyConnections",
+    "TooManyFailures",
     "TunnelNotConnected",
     "TunnelNotFound",
     "UpstreamGone",
@@ -38,6 +39,8 @@ class ExposrError(Exception):
 
     code: ClassVar[str] = "UNKNOWN_ERROR"
     status: ClassVar[int] = 500
+    #: Seconds after which another try makes sense, where the error knows it.
+    retry_after: int = 0
 
 
 class BadInput(ExposrError):
@@ -59,6 +62,20 @@ class PermissionDenied(ExposrError):
 
     code = "PERMISSION_DENIED"
     status = 403
+
+
+class TooManyFailures(ExposrError):
+    """Too many wrong credentials came from this address.
+
+    :ivar retry_after: seconds until the next try.
+    """
+
+    code = "PERMISSION_DENIED"
+    status = 429
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many failed credentials; wait {retry_after} s")
+        self.retry_after = retry_after
 
 
 class AccountNotFound(PermissionDenied):

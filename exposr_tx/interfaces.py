@@ -151,11 +151,12 @@ class IStorage(Interface):
 class IAdmission(Interface):
     """Decides which client connections a server takes."""
 
-    def admit(tunnel_id: str, token: str) -> Deferred[None]:
+    def admit(tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
         """Check a transport token and replace it by a new one.
 
+        :param origin: who shows it.
         Errbacks with NoToken, PermissionDenied or TunnelNotFound (all told to
-        the outside as 401), StorageUnavailable or Draining.
+        the outside as 401), TooManyFailures, StorageUnavailable or Draining.
         """
 
     def plug(upstream: IUpstream) -> Deferred[None]:

@@ -122,6 +122,7 @@ class _Live:
 class Switchboard:
     """The connected clients of every tunnel.
 
+    :param now: epoch seconds; the clock's own may be any.
     :param max_connections: how many live connections a tunnel may have.
     :param conflict: what becomes of one more when all others are alive: it is taken too
         (``share``), takes the place of the oldest (``replace``), or is refused.
@@ -129,8 +130,15 @@ class Switchboard:
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, max_connections: int, conflict: Conflict) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        max_connections: int,
+        conflict: Conflict,
+    ) -> None:
         self._clock = clock
+        self._now = now
         self._max = max_connections
         self._conflict = conflict
         self._live: dict[str, _Live] = {}
@@ -144,8 +152,8 @@ class Switchboard:
         """Every connected upstream."""
         return [upstream for live in self._live.values() for upstream in live.upstreams]
 
-    def _now(self) -> int:
-        return int(self._clock.seconds() * 1000)
+    def _milliseconds(self) -> int:
+        return int(self._now() * 1000)
 
     async def _drop_ghosts(self, live: _Live, newest: IUpstream) -> None:
         """Drop every older connection that does not answer; none is chosen meanwhile."""
@@ -169,7 +177,7 @@ class Switchboard:
         live = self._live.setdefault(upstream.tunnel_id, _Live())
         live.upstreams.append(upstream)
         if live.connected_at is None or len(live.upstreams) == 1:
-            live.connected_at = self._now()
+            live.connected_at = self._milliseconds()
         if len(live.upstreams) <= self._max or self._conflict == "share":
             return
         await self._drop_ghosts(live, upstream)
@@ -189,7 +197,7 @@ class Switchboard:
         live.upstreams.remove(upstream)
         if live.upstreams:
             return
-        live.disconnected_at = self._now()
+        live.disconnected_at = self._milliseconds()
         for wake in self._waiting.pop(upstream.tunnel_id, []):
             wake()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -23,13 +23,14 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining
-from exposr_tx.errors import ExposrError
+from exposr_tx.errors import ExposrError, PermissionDenied, TunnelNotFound
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
-from exposr_tx.interfaces import IAccessLog, IAdmission, IStorage, IUpstream
+from exposr_tx.interfaces import IAccessLog, IAdmission, IStorage, IUpstream, Origin
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import keep_freed_memory
+from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
@@ -46,14 +47,28 @@ EXPIRY_LOOK: Final = 5.0
 
 @implementer(IAdmission)
 class Admission:
-    """Tokens are the tunnels' business, limits and live state the switchboard's."""
+    """Tokens are the tunnels' business, limits and live state the switchboard's.
 
-    def __init__(self, tunnels: Tunnels, switchboard: Switchboard) -> None:
+    :param failures: counts wrong tokens together with wrong accounts.
+    """
+
+    def __init__(
+        self, tunnels: Tunnels, switchboard: Switchboard, failures: FailedCredentials
+    ) -> None:
         self._tunnels = tunnels
         self._switchboard = switchboard
+        self._failures = failures
 
-    def admit(self, tunnel_id: str, token: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._tunnels.admit(tunnel_id, token))
+    def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._admit(tunnel_id, token, origin.peer))
+
+    async def _admit(self, tunnel_id: str, token: str, peer: IAddress) -> None:
+        self._failures.check(peer)
+        try:
+            await self._tunnels.admit(tunnel_id, token)
+        except (PermissionDenied, TunnelNotFound):
+            self._failures.count(peer)
+            raise
 
     def plug(self, upstream: IUpstream) -> Deferred[None]:
         return Deferred.fromCoroutine(self._switchboard.plug(upstream))
@@ -95,14 +110,22 @@ class Rooms:
             expire=options["tunnel-expire"],
         )
         self._switchboard = Switchboard(
-            reactor, options["transport-max-connections"], options["transport-conflict"]
+            reactor,
+            time.time,
+            options["transport-max-connections"],
+            options["transport-conflict"],
         )
         self._tunnels.watch(self._tunnel_changed)
         self._expiry = LoopingCall(self._expire)
         self._expiry.clock = reactor
         self._expire_every = min(EXPIRY_LOOK, options["tunnel-expire"] / 4)
+        failures = FailedCredentials(
+            reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
+        )
         transport = WebsocketEndpoint(
-            Admission(self._tunnels, self._switchboard), reactor, options["limit-streams"]
+            Admission(self._tunnels, self._switchboard, failures),
+            reactor,
+            options["limit-streams"],
         )
         api = Api(
             accounts,
@@ -116,9 +139,7 @@ class Rooms:
                 max_connections=options["transport-max-connections"],
                 allow_registration=bool(options["allow-registration"]),
             ),
-            FailedCredentials(
-                reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
-            ),
+            failures,
         )
         site = SiteUpstream(api.site(reactor), reactor)
         trust = Trust(options["trusted-proxy"])
@@ -238,6 +259,7 @@ def makeService(options: Options) -> ServerService:
     from twisted.internet import reactor  # noqa: PLC0415
 
     keep_freed_memory()
+    use_monotonic_time(reactor)
     above: Mapping[str, Any] = options.parent or {}
     log_file = above.get("logfile")
     if not log_file and not above.get("nodaemon", True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -48,7 +49,7 @@ class VirtualHostsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.tunnels = Tunnels(MemoryStorage(), lambda: 1000.0, active)
         self.hosts = VirtualHosts(self.tunnels, "https://Tun.Example:8443")
-        self.switchboard = Switchboard(Clock(), 2, "refuse")
+        self.switchboard = Switchboard(Clock(), time.time, 2, "refuse")
 
     def made(self, **change: Any) -> None:
         making = self.tunnels.put("demo", "ACCOUNT", Change(**change))
@@ -106,8 +107,11 @@ class SwitchboardTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clock.advance(5)
-        self.board = Switchboard(self.clock, 2, "refuse")
+        self.now = 5.0
+        self.board = Switchboard(self.clock, self.wall_clock, 2, "refuse")
+
+    def wall_clock(self) -> float:
+        return self.now
 
     def plug(self, client: Client) -> Deferred[None]:
         return Deferred.fromCoroutine(self.board.plug(client))
@@ -135,7 +139,7 @@ class SwitchboardTests(SynchronousTestCase):
         self.successResultOf(self.plug(client))
         state = self.board.state("demo")
         self.assertEqual((state.connections, state.connected_at, state.alive_at), (1, 5000, 7000))
-        self.clock.advance(5)
+        self.now += 5
         self.board.unplug(client, clean=True)
         self.board.unplug(client, clean=True)
         state = self.board.state("demo")
@@ -160,7 +164,7 @@ class SwitchboardTests(SynchronousTestCase):
     def test_too_many(self) -> None:
         """When all are alive the newcomer is refused, or shares, or replaces, as configured."""
         for conflict, count in (("refuse", 2), ("share", 3), ("replace", 3)):
-            self.board = Switchboard(self.clock, 2, conflict)  # type: ignore[arg-type]
+            self.board = Switchboard(self.clock, self.wall_clock, 2, conflict)  # type: ignore[arg-type]
             old = [Client(), Client()]
             for client in old:
                 self.successResultOf(self.plug(client))

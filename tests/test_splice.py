@@ -17,6 +17,23 @@ def connected() -> Wire:
     return wire
 
 
+class Socket(Wire):
+    """A transport with an option of TCP's."""
+
+    no_delay = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+
+class SideTests(SynchronousTestCase):
+    def test_no_delay(self) -> None:
+        """A body goes out at once, and not when the other end has acknowledged the head."""
+        wire = Socket()
+        Side().makeConnection(wire)
+        self.assertTrue(wire.no_delay)
+
+
 class SpliceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.a, self.b = connected(), connected()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 from werkzeug.exceptions import HTTPException
 
-from exposr_tx.errors import BadInput, ExposrError, StorageUnavailable
+from exposr_tx.errors import BadInput, ExposrError, StorageUnavailable, TooManyFailures
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigRefused",
-    "TooManyFailures",
     "Unauthorised",
     "send_error",
     "send_json",
@@ -34,20 +33,6 @@ class Unauthorised(ExposrError):
     """The request's account token is nobody's."""
 
     code, status = "PERMISSION_DENIED", 401
-
-
-class TooManyFailures(ExposrError):
-    """Too many wrong credentials came from this address.
-
-    :ivar retry_after: seconds until the next try.
-    """
-
-    code: ClassVar[str] = "PERMISSION_DENIED"
-    status: ClassVar[int] = 429
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many failed credentials; wait {retry_after} s")
-        self.retry_after = retry_after
 
 
 class ConfigRefused(ExposrError):
@@ -79,7 +64,7 @@ def send_error(request: Request, failure: Failure) -> bytes:
         body["detailed"] = str(error)
     elif isinstance(error, StorageUnavailable):
         body["detailed"] = "storage_unavailable"  # the reason is in the log: it names files
-    if isinstance(error, TooManyFailures):
+    if error.retry_after:
         request.setHeader(b"retry-after", b"%d" % error.retry_after)
     if error.status == 401:
         request.setHeader(b"www-authenticate", b"Bearer")

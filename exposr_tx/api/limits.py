@@ -7,7 +7,9 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import TYPE_CHECKING
 
-from exposr_tx.api.answers import TooManyFailures
+from twisted.logger import Logger
+
+from exposr_tx.errors import TooManyFailures
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -30,6 +32,8 @@ class FailedCredentials:
     :param loopback: whether loopback addresses are counted as well. Unix
         sockets have no address and are never counted.
     """
+
+    log = Logger()
 
     def __init__(self, now: Callable[[], float], limit: int = 60, loopback: bool = False) -> None:
         self._now = now
@@ -58,6 +62,13 @@ class FailedCredentials:
             start, failures = now, 0
         self._windows.pop(key, None)  # the last one counted stands last
         self._windows[key] = (start, failures + 1)
+        if failures + 1 == self._limit:
+            self.log.warn(
+                "{address} has shown {count} wrong credentials and has to wait",
+                event="credentials-limited",
+                address=key,
+                count=self._limit,
+            )
         while len(self._windows) > ADDRESSES:
             del self._windows[next(iter(self._windows))]
 

@@ -8,6 +8,7 @@ one for the Site's. Bytes arrive in a later turn of the reactor, never inside a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,15 +50,19 @@ class SiteUpstream:
     """Streams to a Site.
 
     :param site: gets a connection per stream, without its timeouts.
-    :param reactor: for the turns of the reactor, and the time.
+    :param reactor: for the turns of the reactor.
+    :param now: epoch seconds.
     """
 
     tunnel_id = ""
     accepting = True
 
-    def __init__(self, site: Site, reactor: IReactorTime) -> None:
+    def __init__(
+        self, site: Site, reactor: IReactorTime, now: Callable[[], float] = time.time
+    ) -> None:
         self._site = site
         self._reactor = reactor
+        self._now = now
         self._ends: set[_End] = set()
 
     def __repr__(self) -> str:
@@ -66,7 +71,7 @@ class SiteUpstream:
     @property
     def alive_at(self) -> int:
         """Epoch milliseconds; a Site in this process is always alive."""
-        return int(self._reactor.seconds() * 1000)
+        return int(self._now() * 1000)
 
     def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
         """A protocol of the factory's, joined with a new channel of the Site's.

@@ -31,12 +31,20 @@ def code_of(status: int) -> str:
 
 
 def error_answer(
-    status: int, code: str, request_id: str, *, close: bool, body: bool = True, detail: str = ""
+    status: int,
+    code: str,
+    request_id: str,
+    *,
+    close: bool,
+    body: bool = True,
+    detail: str = "",
+    retry_after: int = 0,
 ) -> bytes:
     """A whole response ``{"error": code}``.
 
     :param body: False for an answer to HEAD.
     :param detail: a sentence for people, in ``field``.
+    :param retry_after: seconds, where they are known better than by the status.
     """
     content = {"error": code, "request_id": request_id}
     if detail:
@@ -48,8 +56,9 @@ def error_answer(
         b"Content-Length: %d\r\n" % len(payload),
         b"Cache-Control: no-store\r\n",
     ]
-    if status in _RETRY_AFTER:
-        lines.append(b"Retry-After: %d\r\n" % _RETRY_AFTER[status])
+    retry_after = retry_after or _RETRY_AFTER.get(status, 0)
+    if retry_after:
+        lines.append(b"Retry-After: %d\r\n" % retry_after)
     if close:
         lines.append(b"Connection: close\r\n")
     lines.append(b"\r\n")

@@ -257,7 +257,14 @@ class Exchange:
         self._first_byte = self._factory.clock.seconds()
         body = self.request.method != b"HEAD"
         self._visitor.write(
-            error_answer(self._status, error.code, self._id.decode(), close=self._close, body=body)
+            error_answer(
+                self._status,
+                error.code,
+                self._id.decode(),
+                close=self._close,
+                body=body,
+                retry_after=error.retry_after,
+            )
         )
         self._finish()
 

@@ -127,7 +127,7 @@ class Stream:
         if not data or not self._open or (self.disconnecting and self._producer is None):
             return
         session = self._session
-        if self._unsent or self._held or session.full:
+        if self._unsent or self._held or session.turns.full:
             self._keep(data)
             return
         if len(data) <= QUANTUM:
@@ -156,7 +156,7 @@ class Stream:
     def _wait(self) -> None:
         if not self._waiting:
             self._waiting = True
-            self._session.wait(self)
+            self._session.turns.wait(self)
 
     def flush(self) -> bool:
         """Send some of what waits; the session calls it in turns.
@@ -170,7 +170,7 @@ class Stream:
             data = self._take(QUANTUM)
             self._sent += len(data)
             self._session.send_data(self._channel, data)
-            if self._unsent or (self._session.full and self._open):
+            if self._unsent or (self._session.turns.full and self._open):
                 return True
         self._waiting = False
         self._go_on()
@@ -320,7 +320,7 @@ class Stream:
             while self._producer is not None and self._open:
                 if self._unsent or self._held:
                     break
-                if self._session.full:
+                if self._session.turns.full:
                     self._wait()
                     break
                 before = self._sent

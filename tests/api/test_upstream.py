@@ -78,7 +78,7 @@ class UpstreamTests(SynchronousTestCase):
         self.clock = Clock()
         self.page = _Page()
         site = Site(self.page, reactor=self.clock, timeout=60)
-        self.upstream = SiteUpstream(site, self.clock)
+        self.upstream = SiteUpstream(site, self.clock, lambda: 1000.5)
 
     def connect(self) -> tuple[Visitor, ITransport]:
         connecting = self.upstream.connect(Factory.forProtocol(Visitor), ORIGIN)
@@ -97,7 +97,7 @@ class UpstreamTests(SynchronousTestCase):
         for interface in (ITransport, IConsumer, IPushProducer):
             self.assertTrue(interface.providedBy(transport))
         self.assertTrue(self.successResultOf(self.upstream.probe()))
-        self.assertEqual(int(self.clock.seconds() * 1000), self.upstream.alive_at)
+        self.assertEqual(self.upstream.alive_at, 1_000_500)
 
     def test_request(self) -> None:
         """A request reaches the Site, which knows the visitor, and its answer comes back."""

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from exposr_tx.errors import PermissionDenied, TargetFailed, UpstreamGone
+from exposr_tx.errors import PermissionDenied, TargetFailed, TooManyFailures, UpstreamGone
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.wire.http1 import Limits
 from tests.ingress.visiting import Targets, Visit, Wire
@@ -678,6 +678,16 @@ class APITests(SynchronousTestCase):
         wire.protocol.dataReceived(UPGRADE % b"api.test")
         head, _, body = wire.taken().partition(b"\r\n\r\n")
         self.assertTrue(head.startswith(b"HTTP/1.1 401 "))
+        self.assertEqual(json.loads(body)["error"], "PERMISSION_DENIED")
+
+    def test_transport_endpoint_shuts_out(self) -> None:
+        """Whose credentials were wrong too often is told when to come back."""
+        visit = Visit(api=Targets(), takeover=Endpoint(fail(TooManyFailures(42))))
+        wire = visit.visitor()
+        wire.protocol.dataReceived(UPGRADE % b"api.test")
+        head, _, body = wire.taken().partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 429 "))
+        self.assertIn(b"\r\nRetry-After: 42\r\n", head)
         self.assertEqual(json.loads(body)["error"], "PERMISSION_DENIED")
 
 

@@ -83,7 +83,7 @@ def main() -> None:
         print(number, listening.getHost().port, flush=True)
 
     Deferred.fromCoroutine(start()).addErrback(lambda failure: failure.printTraceback())
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

@@ -68,11 +68,10 @@ class Flat:
 
     def check(self, spare: int = 4) -> None:
         """Wait until each has about as many again: a few may be kept for the next request."""
-        for process, before in self._before:
-            wait_until(
-                lambda process=process, before=before: descriptors(process) <= before + spare,
-                f"{before} descriptors again",
-            )
+        wait_until(
+            lambda: all(descriptors(p) <= before + spare for p, before in self._before),
+            f"as many descriptors as before, and {spare} at most",
+        )
 
 
 def many_descriptors(test: SynchronousTestCase, count: int) -> None:

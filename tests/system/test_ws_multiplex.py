@@ -93,7 +93,7 @@ class Admission:
         self.plugged: Deferred[IUpstream] = Deferred()
         self.unplugged: Deferred[bool] = Deferred()
 
-    def admit(self, tunnel_id: str, token: str) -> Deferred[None]:
+    def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
         if token != "good":
             raise PermissionDenied("wrong token")
         return succeed(None)

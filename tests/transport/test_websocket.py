@@ -8,11 +8,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -20,9 +21,17 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessag
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from exposr_tx.errors import Draining, ExposrError, NoToken, PermissionDenied, TooManyConnections
-from exposr_tx.interfaces import IAdmission, ITakeover, IUpstream
-from exposr_tx.transport.session import LAST_LOOK
+from exposr_tx.errors import (
+    Draining,
+    ExposrError,
+    NoToken,
+    PermissionDenied,
+    StreamLimit,
+    TooManyConnections,
+    UpstreamGone,
+)
+from exposr_tx.interfaces import IAdmission, ITakeover, IUpstream, Origin
+from exposr_tx.transport.liveness import LAST_LOOK
 from exposr_tx.transport.websocket import (
     MAX_MESSAGE,
     ClientConnection,
@@ -65,7 +74,7 @@ class Admission:
         self.plugged: list[IUpstream] = []
         self.unplugged: list[bool] = []
 
-    def admit(self, tunnel_id: str, token: str) -> Deferred[None]:
+    def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
         if (tunnel_id, token) == ("my-tunnel", "good"):
             return succeed(None)
         return fail(PermissionDenied("wrong token"))
@@ -272,6 +281,37 @@ class Server(SynchronousTestCase):
         self.assertEqual(self.admission.unplugged, [False])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_streams_of_a_tunnel(self) -> None:
+        """The limit of streams holds for all connections of a tunnel together."""
+        self.endpoint = WebsocketEndpoint(self.admission, self.clock, max_streams=3)
+        first, _, one = self.opened()
+        _, _, two = self.opened()
+        opening = [upstream.connect(self.visitors, ORIGIN) for upstream in (one, two, two)]
+        for upstream in (one, two):
+            self.failureResultOf(upstream.connect(self.visitors, ORIGIN), StreamLimit)
+        opening[1].addErrback(lambda reason: reason.trap(CancelledError))
+        opening[1].cancel()
+        opening.append(one.connect(self.visitors, ORIGIN))
+        self.failureResultOf(two.connect(self.visitors, ORIGIN), StreamLimit)
+        self.lose(first)
+        for lost in (opening[0], opening[3]):
+            self.failureResultOf(lost, UpstreamGone)
+        self.assertNoResult(two.connect(self.visitors, ORIGIN))
+        self.assertEqual(len(two.session), 2)
+
+    def test_streams_of_another_tunnel(self) -> None:
+        """Another tunnel's streams do not count."""
+        self.endpoint = WebsocketEndpoint(self.admission, self.clock, max_streams=1)
+        _, _, mine = self.opened()
+        protocol, _, _ = self.opened()
+        other = WebsocketUpstream(protocol, self.endpoint)
+        other.tunnel_id = "other"
+        self.endpoint.add(other)
+        self.assertNoResult(mine.connect(self.visitors, ORIGIN))
+        self.assertEqual(len(self.endpoint.upstreams_of("other")), 1)
+        self.endpoint.remove(other)
+        self.assertEqual(len(self.endpoint.upstreams_of("other")), 0)
+
     def test_full_transport(self) -> None:
         """When the transport is full, the streams' producers pause."""
         protocol, wire, upstream = self.opened()
@@ -368,6 +408,62 @@ class Server(SynchronousTestCase):
         self.endpoint.close()
         self.successResultOf(drained)
         self.assertEqual(self.events(wire)[-1].code, 1001)
+
+    # What the operator reads
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What has been logged about clients since."""
+        found = [event for event in self.logged if "event" in event]
+        self.logged.clear()
+        return found
+
+    def listen_to_log(self) -> None:
+        self.logged: list[Any] = []
+        observer: Any = self.logged.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def test_comings_and_goings(self) -> None:
+        """Each connection of a client is written down when it comes, goes, and comes again."""
+        self.listen_to_log()
+        first, _, _ = self.opened()
+        second, _, upstream = self.opened()
+        came = [(e["event"], e["tunnel"], e["peer"], e["connections"]) for e in self.lines()]
+        here = ("client-connected", "my-tunnel", "192.0.2.7:4711")
+        self.assertEqual(came, [(*here, 1), (*here, 2)])
+        self.lose(first)
+        upstream.close(1001, "Server shutting down")
+        self.lose(second)
+        went = [
+            (e["event"], e["connections"], e["clean"], e["code"], e["reason"] == "")
+            for e in self.lines()
+        ]
+        self.assertEqual(
+            went, [("client-lost", 1, False, 1006, False), ("client-lost", 0, True, 1001, False)]
+        )
+        self.clock.advance(90)
+        self.opened()
+        (again,) = self.lines()
+        self.assertEqual((again["event"], again["away"]), ("client-connected-again", 90.0))
+
+    def test_refusals_are_written_down(self) -> None:
+        """A refused client is a warning with its address and the reason, without its token."""
+        self.listen_to_log()
+        for query in (b"", b"?t=hush"):
+            refused = self.endpoint.admit(b"/v1/tunnel/my-tunnel/ws-endpoint" + query, [], ORIGIN)
+            self.failureResultOf(refused)
+        lines = self.lines()
+        self.assertEqual(
+            [(e["event"], e["log_level"].name, e["code"], e["peer"]) for e in lines],
+            [
+                ("client-refused", "warn", "AUTH_NO_TOKEN", "192.0.2.7:4711"),
+                ("client-refused", "warn", "PERMISSION_DENIED", "192.0.2.7:4711"),
+            ],
+        )
+        self.assertNotIn("hush", "".join(map(str, lines)))
+        self.admission.plugging = fail(TooManyConnections("full"))
+        self.shake_hands()
+        self.assertEqual([e["code"] for e in self.lines()], ["TUNNEL_ALREADY_CONNECTED"])
 
     # Abuse
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from exposr_tx.wire.frames import masked
+
 try:
     from _nvx_xormasker import ffi as _ffi
     from _nvx_xormasker import lib as _lib
 except ImportError:  # a platform that autobahn has no compiled code for
     _ffi = _lib = None
 
-__all__ = ["SMALL", "Unmasker", "mask_from", "masked"]
+__all__ = ["SMALL", "mask_from", "masked", "unmasked"]
 
 #: Up to so many bytes numbers are quicker than NVX.
 SMALL: Final = 1024
@@ -25,13 +27,6 @@ SMALL: Final = 1024
 SCRATCH: Final = 256 * 1024
 
 _scratch: Final[Any] = None if _ffi is None else _ffi.new("uint8_t[]", SCRATCH)
-
-
-def masked(data: bytes | bytearray | memoryview, mask: bytes) -> bytes:
-    """Small data, masked or unmasked."""
-    size = len(data)
-    key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
-    return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")
 
 
 class _Masker:
@@ -58,34 +53,13 @@ def mask_from(frame: bytearray, start: int, mask: bytes) -> None:
     _ffi.release(memory)
 
 
-class Unmasker:
-    """Unmasks one frame's payload, piece by piece.
-
-    :param mask: four bytes; none where the frame is not masked.
-    """
-
-    __slots__ = ("_mask",)
-
-    def __init__(self, mask: bytes) -> None:
-        self._mask = mask
-
-    def process(self, data: memoryview) -> bytes:
-        """The next piece, unmasked."""
-        mask, size = self._mask, len(data)
-        if not mask:
-            return bytes(data)
-        if phase := size % 4:
-            self._mask = mask[phase:] + mask[:phase]
-        if size <= SMALL or _ffi is None:
-            return masked(data, mask)
-        if size > SCRATCH:
-            first = _unmasked(data[:SCRATCH], mask)
-            return first + Unmasker(mask).process(data[SCRATCH:])
-        return _unmasked(data, mask)
-
-
-def _unmasked(data: memoryview, mask: bytes) -> bytes:
+def unmasked(data: memoryview, mask: bytes) -> bytes:
+    """A payload of any size, unmasked."""
     size = len(data)
+    if size <= SMALL or _ffi is None:
+        return masked(data, mask)
+    if size > SCRATCH:  # a multiple of four: the mask goes on as it began
+        return unmasked(data[:SCRATCH], mask) + unmasked(data[SCRATCH:], mask)
     _ffi.memmove(_scratch, data, size)
     _Masker(mask).process(_scratch, size)
     return bytes(_ffi.buffer(_scratch, size))

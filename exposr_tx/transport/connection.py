@@ -1,0 +1,38 @@
+"""What a session stands on: a connection that carries messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IPushProducer
+
+__all__ = ["MessageConnection"]
+
+
+class MessageConnection(Protocol):
+    """What carries a session's messages: a websocket, say.
+
+    It tells its :class:`~exposr_tx.transport.session.Session` what it receives
+    (``heard``, ``message`` and its like, ``ping_received``, ``pong_received``) and
+    when it is over (``lost``).
+    """
+
+    def send(self, head: bytes, payload: bytes = b"") -> None:
+        """Queue one message, in two parts so that a large payload need not be copied."""
+
+    def ping(self, payload: bytes) -> None:
+        """Queue a ping; its answer is told by the session's ``pong_received``."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye and drop the connection, within a second."""
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once."""
+
+    def register(self, producer: IPushProducer) -> None:
+        """Pause the producer while the transport below is full."""
+
+    def get_peer(self) -> IAddress: ...
+
+    def get_host(self) -> IAddress: ...

@@ -1,0 +1,227 @@
+"""Whether the peer of a session is alive: pings, their answers, and the verdict.
+
+Both sides ping every 6 s. A server gives up a client that says nothing at all;
+a client gives up a server that sends it neither pings nor messages, for one
+that merely answers may have stopped serving the connection (protocol page,
+section D.5). Whoever was asleep itself judges nobody before it has listened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["LAST_LOOK", "PING_INTERVAL", "PROBE_TIMEOUT", "SERVER_SILENCE", "Liveness"]
+
+#: Seconds between pings. Two without any sign of life end the session: at most 18 s.
+PING_INTERVAL: Final = 6.0
+
+#: Unanswered pings after which the peer is dead.
+MISSES: Final = 2
+
+#: A timer this late, in seconds, means that this process stood still (SIGSTOP,
+#: suspend): what the peer sent meanwhile is unread, so nothing may be judged yet.
+JUMP: Final = 3.0
+
+#: Seconds between the last miss and the verdict: what lies unread in the socket
+#: is read meanwhile.
+LAST_LOOK: Final = 0.02
+
+#: Seconds without a ping or a message after which a client gives its server up.
+#: Servers ping every 6 s or 10 s.
+SERVER_SILENCE: Final = 21.0
+
+#: Seconds in which a probed peer must answer.
+PROBE_TIMEOUT: Final = 1.0
+
+_COUNTER: Final = Struct(">I")
+
+
+class Liveness:
+    """The signs of life of one peer.
+
+    :param ping: sends a ping with a payload.
+    :param dead: called with the reason when the peer is given up.
+    :param watches_server: whether silence of the peer's *pings* is death
+        (the client's side) or silence altogether (the server's).
+    :param wall_clock: epoch seconds, for ``alive_at``.
+
+    :ivar heard_at: when anything was received last, in the clock's seconds.
+    :ivar sign_at: when a ping or a message was; whoever receives a message sets it.
+    """
+
+    __slots__ = (
+        "_barriers",
+        "_clock",
+        "_dead",
+        "_heard",
+        "_missed",
+        "_ping",
+        "_pings",
+        "_pongs",
+        "_stopped",
+        "_tick_call",
+        "_tick_due",
+        "_wall_clock",
+        "_watch_call",
+        "_watch_due",
+        "_watches_server",
+        "heard_at",
+        "sign_at",
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ping: Callable[[bytes], None],
+        dead: Callable[[str], None],
+        watches_server: bool = False,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._ping = ping
+        self._dead = dead
+        self._watches_server = watches_server
+        self._wall_clock = wall_clock
+        self._pings = 0
+        self._pongs = 0
+        self._barriers: deque[tuple[int, Callable[[], object]]] = deque()
+        self.heard_at = self.sign_at = clock.seconds()
+        self._heard = False
+        self._missed = 0
+        self._stopped = False
+        self._tick_due = 0.0
+        self._tick_call: IDelayedCall | None = None
+        self._watch_due = 0.0
+        self._watch_call: IDelayedCall | None = None
+
+    def __repr__(self) -> str:
+        silent = self._clock.seconds() - self.heard_at
+        return f"<Liveness {'STOPPED' if self._stopped else f'{silent:.1f} s silent'}>"
+
+    @property
+    def alive_at(self) -> int:
+        """Epoch milliseconds when the peer was last heard."""
+        silent = self._clock.seconds() - self.heard_at
+        return int((self._wall_clock() - silent) * 1000)
+
+    def start(self) -> None:
+        """Begin to ping, and to listen."""
+        self.heard()
+        self.sign()
+        self._send_ping()
+        self._tick_later()
+        if self._watches_server:
+            self._watch_later(SERVER_SILENCE)
+
+    def stop(self) -> None:
+        """The connection is over: nobody will answer."""
+        self._stopped = True
+        for call in (self._tick_call, self._watch_call):
+            if call is not None and call.active():
+                call.cancel()
+        barriers, self._barriers = self._barriers, deque()
+        for _, callback in barriers:
+            callback()
+
+    # What is received ------------------------------------------------------
+
+    def heard(self) -> None:
+        """Something was received."""
+        self._heard = True
+        self.heard_at = self._clock.seconds()
+
+    def sign(self) -> None:
+        """What was heard last is a ping or a message."""
+        self.sign_at = self.heard_at
+
+    def pong(self, payload: bytes) -> None:
+        """A pong was received; those that nobody asked for are none."""
+        if len(payload) != _COUNTER.size:
+            return
+        (number,) = _COUNTER.unpack(payload)
+        if self._pongs < number <= self._pings:
+            self._pongs = number
+            while self._barriers and self._barriers[0][0] <= number:
+                self._barriers.popleft()[1]()
+
+    # What is asked ---------------------------------------------------------
+
+    def barrier(self, callback: Callable[[], object]) -> None:
+        """Call when the peer has seen everything sent so far, as its pong tells, or is gone."""
+        if not self._stopped:
+            self._barriers.append((self._send_ping(), callback))
+
+    def probe(self) -> Deferred[bool]:
+        """Whether the peer answers a ping within :data:`PROBE_TIMEOUT`."""
+        answer: Deferred[bool] = Deferred()
+
+        def decide(alive: bool) -> None:
+            if call.active():
+                call.cancel()
+            if not answer.called:
+                answer.callback(alive)
+
+        call = self._clock.callLater(PROBE_TIMEOUT, decide, False)
+        self.barrier(lambda: decide(not self._stopped))
+        return answer
+
+    # The verdict -----------------------------------------------------------
+
+    def _send_ping(self) -> int:
+        self._pings += 1
+        self._ping(_COUNTER.pack(self._pings & 0xFFFFFFFF))
+        return self._pings
+
+    def _tick_later(self) -> None:
+        self._tick_due = self._clock.seconds() + PING_INTERVAL
+        self._tick_call = self._clock.callLater(PING_INTERVAL, self._tick)
+
+    def _tick(self) -> None:
+        if self._heard or self._clock.seconds() - self._tick_due > JUMP:
+            self._missed = 0
+        else:
+            self._missed += 1
+        self._heard = False
+        if self._missed < MISSES or self._watches_server:
+            self._send_ping()
+            self._tick_later()
+        else:
+            self._tick_call = self._clock.callLater(LAST_LOOK, self._judge)
+
+    def _judge(self) -> None:
+        if self._heard:
+            self._missed = 0
+            self._send_ping()
+            self._tick_later()
+        else:
+            self._dead("the peer answers no pings")
+
+    def _watch_later(self, delay: float) -> None:
+        self._watch_due = self._clock.seconds() + delay
+        self._watch_call = self._clock.callLater(delay, self._watch)
+
+    def _watch(self) -> None:
+        now = self._clock.seconds()
+        if now - self._watch_due > JUMP:
+            self._watch_later(MISSES * PING_INTERVAL)
+            return
+        silent = now - self.sign_at
+        if silent < SERVER_SILENCE:
+            self._watch_later(SERVER_SILENCE - silent)
+        else:
+            self._watch_call = self._clock.callLater(LAST_LOOK, self._judge_server)
+
+    def _judge_server(self) -> None:
+        if self._clock.seconds() - self.sign_at < SERVER_SILENCE:
+            self._watch_later(PING_INTERVAL)
+        else:
+            self._dead("the server sends no pings")

@@ -1,0 +1,30 @@
+"""Websockets that carry sessions: the server's endpoint and the client's connection.
+
+The only place that knows autobahn, which does the handshakes, control frames
+and violations. Data frames, which are nearly all there is, are read and written
+by :mod:`exposr_tx.wire.frames`, and their bytes go to the session as they
+arrive: no message is gathered.
+"""
+
+from __future__ import annotations
+
+from exposr_tx.transport.websocket.carrier import Lost
+from exposr_tx.transport.websocket.client import (
+    ClientConnection,
+    ConnectFailed,
+    UpgradeRefused,
+    connect,
+)
+from exposr_tx.transport.websocket.server import WebsocketEndpoint, WebsocketUpstream
+from exposr_tx.transport.websocket.settings import MAX_MESSAGE
+
+__all__ = [
+    "MAX_MESSAGE",
+    "ClientConnection",
+    "ConnectFailed",
+    "Lost",
+    "UpgradeRefused",
+    "WebsocketEndpoint",
+    "WebsocketUpstream",
+    "connect",
+]

@@ -1,0 +1,209 @@
+"""The client's side of a websocket: from a URL to a session with the server."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet.defer import Deferred
+
+from exposr_tx.errors import ExposrError
+from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.websocket.carrier import Carrier, Lost
+from exposr_tx.transport.websocket.settings import Silence, Timers, limits
+from exposr_tx.wire.mux import MuxV2
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import (
+        IProtocol,
+        IProtocolFactory,
+        IReactorTime,
+        IStreamClientEndpoint,
+    )
+
+__all__ = ["ClientConnection", "ConnectFailed", "UpgradeRefused", "connect"]
+
+#: Bytes of an answer's head, and of the body of a refusal, that a client reads.
+MAX_HEAD: Final = 32 * 1024
+MAX_REFUSAL: Final = 16 * 1024
+
+_ERROR: Final = re.compile(rb'"error"\s*:\s*"(\w{1,64})"')
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
+
+
+class ConnectFailed(ExposrError):
+    """The websocket to the server could not be opened."""
+
+
+class UpgradeRefused(ConnectFailed):
+    """The server refuses the websocket.
+
+    :ivar http_status: the answer's status.
+    :ivar error: the ``error`` code of its JSON body, or an empty string.
+    """
+
+    def __init__(self, http_status: int, error: str) -> None:
+        super().__init__(f"the server refuses the websocket: {http_status} {error}".rstrip())
+        self.http_status = http_status
+        self.error = error
+
+
+class ClientConnection:
+    """A client's connection to its server.
+
+    :ivar session: its streams and counters.
+    :ivar lost: fires once, with :class:`Lost`, when the connection is over.
+    """
+
+    def __init__(self, session: Session, lost: Deferred[Lost]) -> None:
+        self.session = session
+        self.lost = lost
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self.session!r}>"
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close all streams and say goodbye; :attr:`lost` fires within two seconds."""
+        self.session.close(code, reason)
+
+
+class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
+    factory: _ClientFactory
+
+    def _actuallyStartHandshake(self, request_options: Any) -> None:
+        # Ours, because autobahn's writes Host with a default port and IPv6 without brackets.
+        self.websocket_key = base64.b64encode(os.urandom(16))
+        fields = {
+            "Host": self.factory.authority,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": self.websocket_key.decode("ascii"),
+            **self.factory.fields,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.transport.write(f"GET {self.factory.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
+
+    def processHandshake(self) -> None:
+        head, end, body = self.data.partition(b"\r\n\r\n")
+        if not end:
+            if len(self.data) > MAX_HEAD:
+                self.abort("the server's answer has no end")
+            return
+        status = re.match(rb"HTTP/1\.[01] (\d{3})(?: |$)", head.partition(b"\r\n")[0])
+        if status is not None and status[1] != b"101":
+            self._refused(int(status[1]), head + b"\r\n", body)
+            return
+        try:
+            super().processHandshake()
+        except Exception as error:
+            self.abort(f"the server's answer is no websocket handshake: {error}")
+
+    def _refused(self, status: int, head: bytes, body: bytes) -> None:
+        """The body's error code, when all of it, or enough, or the code has arrived."""
+        error = _ERROR.search(body)
+        length = _LENGTH.search(head)
+        self.factory.refusal = UpgradeRefused(status, error[1].decode("ascii") if error else "")
+        complete = length is not None and len(body) >= int(length[1])
+        if error or complete or len(body) > MAX_REFUSAL:
+            self.abort("refused")
+
+    def onOpen(self) -> None:
+        self.session = self.factory.make_session(self)
+        self.session.start()
+        self.factory.succeeded(self.session)
+
+    def onClose(self, clean: bool, code: int | None, reason: str | None) -> None:
+        super().onClose(clean, code, reason)
+        self.factory.ended(self.ending(code))
+
+
+class _ClientFactory(WebSocketClientFactory):
+    """For one connection."""
+
+    log = Silence()
+    noisy = False
+    protocol = _ClientProtocol  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        url: str,
+        streams: IProtocolFactory,
+        clock: IReactorTime,
+        headers: Mapping[str, str],
+        max_streams: int,
+    ) -> None:
+        super().__init__(reactor=clock)
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(f"not a websocket URL: {url.partition('?')[0]!r}")
+        after = url.split("://", 1)[1]
+        self.authority = parts.netloc.rpartition("@")[2]
+        target = after[len(parts.netloc) :].partition("#")[0]
+        self.target = target if target.startswith("/") else "/" + target
+        self.fields = headers
+        self.refusal: UpgradeRefused | None = None
+        self.opened: Deferred[ClientConnection] = Deferred(self._cancelled)
+        self.websocket: _ClientProtocol | None = None
+        self._lost: Deferred[Lost] = Deferred()
+        self._streams = streams
+        self._clock = clock
+        self._max_streams = max_streams
+        self._batched_timer = Timers(clock)
+        self.setProtocolOptions(serverConnectionDropTimeout=0, **limits())
+
+    def make_session(self, protocol: _ClientProtocol) -> Session:
+        return Session(
+            protocol,
+            MuxV2(opener=False),
+            self._clock,
+            self._streams,
+            max_streams=self._max_streams,
+            watches_server=True,
+        )
+
+    def succeeded(self, session: Session) -> None:
+        self.opened.callback(ClientConnection(session, self._lost))
+
+    def ended(self, lost: Lost) -> None:
+        if not self.opened.called:
+            self.opened.errback(self.refusal or ConnectFailed(lost.reason))
+        elif not self._lost.called:
+            self._lost.callback(lost)
+
+    def _cancelled(self, _: object) -> None:
+        if self.websocket is not None:
+            self.websocket.abort("cancelled")
+
+
+def connect(
+    endpoint: IStreamClientEndpoint,
+    url: str,
+    factory: IProtocolFactory,
+    clock: IReactorTime,
+    headers: Mapping[str, str] | None = None,
+    max_streams: int = MAX_STREAMS,
+) -> Deferred[ClientConnection]:
+    """Open a client's websocket to its server.
+
+    :param endpoint: connects to the server, TLS included.
+    :param url: what the server gave as ``transport.ws.url``; its target is used verbatim.
+    :param factory: builds the protocol for each stream that the server opens.
+    :param headers: further fields of the handshake.
+    :return: fires when the websocket is open. Errbacks with what the endpoint fails
+        with, with UpgradeRefused, or with ConnectFailed; may be cancelled.
+    :raises ValueError: the URL is none of a websocket.
+    """
+    websocket = _ClientFactory(url, factory, clock, headers or {}, max_streams)
+
+    def connected(protocol: Any) -> Deferred[ClientConnection]:
+        websocket.websocket = protocol
+        return websocket.opened
+
+    connecting: Deferred[IProtocol] = endpoint.connect(websocket)
+    return connecting.addCallback(connected)
