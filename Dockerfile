@@ -22,7 +22,7 @@ FROM runtime AS client
 ENTRYPOINT ["exposr"]
 
 FROM runtime AS server
-# Only this folder is ever written to, and only with EXPOSR_STORAGE_URL=sqlite:///exposr.db
+# Only this folder is ever written to, and only with EXPOSR_STORAGE_URL=sqlite://exposr.db
 WORKDIR /var/lib/exposr
 VOLUME /var/lib/exposr
 ENV EXPOSR_ADMIN_ENABLE=true \

@@ -61,7 +61,7 @@ def _create_account(command: Command, out: TextIO, err: TextIO) -> int:
     if not url or url.startswith("memory:"):
         err.write(
             "exposr: --storage-url (or EXPOSR_STORAGE_URL) is needed, the URL that the server "
-            "runs with, like sqlite:////var/lib/exposr/db; memory belongs to its server alone\n"
+            "runs with, like sqlite:///var/lib/exposr/db; memory belongs to its server alone\n"
         )
         return USAGE
     import time

@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -215,7 +215,11 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_shut_out(self) -> None:
         """Wrong tokens, tunnels and accounts are counted, and shut their address out for a
-        while, even with a good token; not another address."""
+        while, even with a good token; not another address. The operator is told once."""
+        logged: list[Any] = []
+        observer: Any = logged.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.successResultOf(self.good())
         self.failureResultOf(self.admit("bad"), PermissionDenied)
         self.failureResultOf(self.admit("bad", "none"), TunnelNotFound)
@@ -224,6 +228,8 @@ class AdmissionTests(SynchronousTestCase):
         self.active = True
         refused = self.failureResultOf(self.good(), TooManyFailures)
         self.assertEqual((refused.value.status, refused.value.retry_after), (429, 60))
+        said = [e for e in logged if e.get("event") == "credentials-limited"]
+        self.assertEqual([(e["address"], e["count"]) for e in said], [("192.0.2.7", 3)])
         self.successResultOf(self.good(peer="192.0.2.8"))
         self.clock.advance(60)
         self.successResultOf(self.good())

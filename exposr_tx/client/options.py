@@ -191,7 +191,7 @@ class Tunnel(Command):
 class AdminAccountCreate(Command):
     longdesc = "Make an account in a server's storage, whether the server runs or not."
     optParameters = [
-        ["storage-url", None, None, "The server's storage, like sqlite:////var/lib/exposr/db."]
+        ["storage-url", None, None, "The server's storage, like sqlite:///var/lib/exposr/db."]
     ]
     most = 0
 

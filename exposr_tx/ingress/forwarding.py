@@ -90,7 +90,7 @@ class RequestWriter:
             if request.referring and vhost.target is not None and host == vhost.target[1]:
                 _refer(request, vhost.target)
         lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
-        lines += [b"%b: %b\r\n" % pair for pair in request.fields]
+        lines.append(request.lines())
         if request.length is None:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         elif request.length or request.has_length:
@@ -108,7 +108,7 @@ class RequestWriter:
 
 def _refer(request: Request, target: tuple[bytes, bytes]) -> None:
     """Bring Origin and Referer that name the public host to the target's."""
-    request.fields = list(request.fields)  # they may be the parser's
+    request.fields, request.written = list(request.fields), []  # they may be the parser's
     for index in request.referring:
         name, value = request.fields[index]
         matched = _URL.match(value)
@@ -124,7 +124,7 @@ def _refer(request: Request, target: tuple[bytes, bytes]) -> None:
             )
 
 
-def _locate(response: Response, vhost: VirtualHost) -> Fields:
+def _located(response: Response, vhost: VirtualHost) -> Fields:
     """Bring what names the target back to the public URL."""
     assert vhost.target is not None
     fields = list(response.fields)
@@ -164,16 +164,16 @@ def response_head(
     :param chunked: whether the body goes out in chunks.
     :param close: whether the connection ends with this response.
     """
-    fields = response.fields
+    lines = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
     if (
         response.locating
         and vhost is not None
         and vhost.target is not None
         and vhost.host_header == vhost.target[1]
     ):
-        fields = _locate(response, vhost)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
-    lines += [b"%b: %b\r\n" % pair for pair in fields]
+        lines += [b"%b: %b\r\n" % pair for pair in _located(response, vhost)]
+    else:
+        lines.append(response.lines())
     if response.status == 101:
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         return b"".join(lines)

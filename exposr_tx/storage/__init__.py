@@ -27,8 +27,8 @@ _REMEDY = "use memory:// (forgotten at exit) or sqlite:///FILE"
 def open_storage(url: str, reactor: IReactorFromThreads) -> IStorage:
     """The store that a URL names. Nothing is opened before its first use.
 
-    ``memory://`` (or ``memory:``), ``sqlite:///relative/file`` and, with a
-    fourth slash, ``sqlite:////absolute/file``, as in SQLAlchemy.
+    ``memory://`` (or ``memory:``), ``sqlite:///absolute/file`` and ``sqlite://relative/file``, as
+    exposrd reads them; a fourth slash, SQLAlchemy's way to say "absolute", does no harm.
 
     :raises BadInput: the URL names no store of ours; the message has no value
         of the URL beyond its scheme, because it may hold a password.
@@ -45,15 +45,12 @@ def open_storage(url: str, reactor: IReactorFromThreads) -> IStorage:
 
 def _file_of(rest: str) -> str:
     """The path in what follows ``sqlite:``."""
-    if not rest.startswith("///"):
+    path = rest.removeprefix("//")
+    if path.startswith("/"):
+        path = "/" + path.lstrip("/")
+    if path.strip("/") in ("", ":memory:") or path.endswith("/") or "?" in path or "\x00" in path:
         raise BadInput(
-            f"storage-url: 'sqlite:{rest}' names no file;"
-            " write sqlite:///relative/file or sqlite:////absolute/file"
-        )
-    path = rest[3:]
-    if path in ("", ":memory:") or path.endswith("/") or "?" in path or "\x00" in path:
-        raise BadInput(
-            f"storage-url: 'sqlite:{rest}' names no file; write sqlite:///relative/file"
-            " or sqlite:////absolute/file, without options, or memory://"
+            f"storage-url: 'sqlite:{rest}' names no file; write sqlite:///absolute/file"
+            " or sqlite://relative/file, without options, or memory://"
         )
     return path

@@ -85,7 +85,7 @@ class Journal:
                 del self._lost_at[next(iter(self._lost_at))]
         self.log.info(
             "tunnel {tunnel} has lost its connection from {peer}, connections left: {connections}"
-            " ({code} {reason})",
+            " (clean: {clean}, code {code}, reason: {reason})",
             event="client-lost",
             tunnel=tunnel_id,
             peer=_shown(peer),

@@ -53,6 +53,8 @@ class Openings:
 
     :param send: sends a message.
     :param gone: called whenever one is given up, without having become a stream.
+
+    :ivar waiting: the openings by channel.
     """
 
     def __init__(
@@ -65,14 +67,11 @@ class Openings:
         self._mux = mux
         self._send = send
         self._gone = gone
-        self._waiting: dict[int, Opening] = {}
+        self.waiting: dict[int, Opening] = {}
         self._overdue: Overdue[int] = Overdue(clock, ACK_TIMEOUT, self._too_late)
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def __repr__(self) -> str:
-        return f"<Openings {len(self)} waiting>"
+        return f"<Openings {len(self.waiting)} waiting>"
 
     def begin(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
         """Ask the peer for a stream; see ``Session.open_stream``."""
@@ -88,14 +87,14 @@ class Openings:
                 self._gone()
 
         opened: Deferred[IProtocol] = Deferred(cancelled)
-        self._waiting[channel] = Opening(factory, origin, opened)
+        self.waiting[channel] = Opening(factory, origin, opened)
         self._overdue.add(channel)
         self._send(message)
         return opened
 
     def pop(self, channel: int) -> Opening | None:
         """The peer has answered: what waited for that, if anything does."""
-        opening = self._waiting.pop(channel, None)
+        opening = self.waiting.pop(channel, None)
         if opening is not None:
             self._overdue.discard(channel)
         return opening
@@ -107,7 +106,7 @@ class Openings:
     def end(self, reason: str) -> None:
         """The connection is over."""
         self._overdue.clear()
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for opening in waiting.values():
             opening.opened.errback(UpstreamGone(reason))
 

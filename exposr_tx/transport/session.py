@@ -1,8 +1,8 @@
 """The streams of one message connection: what runs between a websocket and its Streams.
 
 A :class:`Session` drives a multiplex dialect of ``wire`` over one connection that
-carries messages, and gives each channel a
-:class:`~exposr_tx.transport.stream.Stream`. It knows neither autobahn nor HTTP.
+carries messages, from its start to its end; its streams are the affair of
+:class:`~exposr_tx.transport.channels.Channels`. It knows neither autobahn nor HTTP.
 """
 
 from __future__ import annotations
@@ -12,48 +12,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
+from exposr_tx.errors import RemoteProtocolError, UpstreamGone
+from exposr_tx.transport.channels import Channels
 from exposr_tx.transport.liveness import Liveness
-from exposr_tx.transport.openings import Openings
-from exposr_tx.transport.overdue import Overdue
-from exposr_tx.transport.stream import Stream
-from exposr_tx.transport.turns import Turns
-from exposr_tx.wire.mux import (
-    Accepted,
-    Closed,
-    Data,
-    Dialect,
-    Event,
-    Opened,
-    Paused,
-    Rejected,
-    Reply,
-    Resumed,
-)
+from exposr_tx.wire.mux import Dialect, Event, Reply
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+    from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
 
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.connection import MessageConnection
 
-__all__ = ["CLOSE_TIMEOUT", "LINGER", "MAX_STREAMS", "MAX_UNREAD_REPLIES", "Session"]
+__all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "Session"]
 
 #: Streams open at once on one session.
 MAX_STREAMS: Final = 4096
-
-#: Seconds after which a CLOSE without ACK is forgotten.
-CLOSE_TIMEOUT: Final = 1.0
-
-#: Seconds between the last data of a stream and its CLOSE: what a peer has not
-#: handed on when CLOSE arrives is lost (section C.6).
-LINGER: Final = 0.05
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
@@ -73,12 +49,7 @@ class Session:
     :param on_end: called once, with the reason, when the session is over; its
         streams have ended then.
     :param wall_clock: epoch seconds, for ``alive_at``.
-
-    :ivar turns: whether the transport below is full, and which streams wait for it.
-    :ivar streams_opened: streams ever opened; ``bytes_in``, ``bytes_out``: payload carried.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -92,47 +63,39 @@ class Session:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.connection = connection
-        self.turns = Turns()
-        self.streams_opened = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
         self._mux = mux
-        self._clock = clock
-        self._factory = factory
-        self._max_streams = max_streams
         self._on_end = on_end
         self._liveness = Liveness(clock, connection.ping, self.fail, watches_server, wall_clock)
-        self._streams: dict[int, Stream] = {}
-        self._openings = Openings(clock, mux, connection.send, self._check_idle)
-        self._closing: Overdue[int] = Overdue(clock, CLOSE_TIMEOUT, mux.forget)
-        self._lingering: Overdue[Stream] = Overdue(clock, LINGER, Stream.close_now)
+        self._channels = Channels(
+            connection,
+            mux,
+            clock,
+            factory,
+            max_streams,
+            self._liveness.barrier,
+            self._check_idle,
+        )
+        self._turns = self._channels.turns
+        self._dispatch: dict[type, Callable[[Any], None]] = {
+            **self._channels.dispatch,
+            Reply: self._reply,
+        }
         self._unread_replies = 0
         self._started = False
-        self._over: Failure | None = None
+        self._over = False
         self._idle: list[Deferred[None]] = []
         # What the connection tells of the peer's life goes straight to who judges it.
         self.heard = self._liveness.heard
         self.ping_received = self._liveness.sign
         self.pong_received = self._liveness.pong
-        self.barrier = self._liveness.barrier
-        self._dispatch: dict[type, Callable[[Any], None]] = {
-            Accepted: self._accepted,
-            Closed: self._closed,
-            Data: self._data,
-            Opened: self._opened,
-            Paused: self._peer_paused,
-            Rejected: self._rejected,
-            Reply: self._reply,
-            Resumed: self._peer_resumed,
-        }
 
     def __repr__(self) -> str:
         state = "LOST" if self._over else "OPEN" if self._started else "NEW"
-        return f"<Session {state} {len(self._streams)} streams>"
+        return f"<Session {state} {len(self)} streams>"
 
     def __len__(self) -> int:
         """Streams that are open or being opened."""
-        return len(self._streams) + len(self._openings)
+        return len(self._channels)
 
     @property
     def alive_at(self) -> int:
@@ -141,13 +104,22 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        return self._started and self._over is None
+        return self._started and not self._over
 
-    def get_peer(self) -> IAddress:
-        return self.connection.get_peer()
+    @property
+    def streams_opened(self) -> int:
+        """Streams ever opened."""
+        return self._channels.streams_opened
 
-    def get_host(self) -> IAddress:
-        return self.connection.get_host()
+    @property
+    def bytes_in(self) -> int:
+        """Payload received."""
+        return self._channels.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Payload sent."""
+        return self._channels.bytes_out
 
     def start(self) -> None:
         """The connection is open: begin to ping it."""
@@ -170,9 +142,7 @@ class Session:
         """
         if not self.is_open:
             return fail(UpstreamGone("the client's connection is closed"))
-        if len(self) >= self._max_streams:
-            return fail(StreamLimit(f"{self._max_streams} streams are open"))
-        return self._openings.begin(factory, origin)
+        return self._channels.open(factory, origin)
 
     def drained(self) -> Deferred[None]:
         """Fires when no stream is open or being opened, at once if there is none."""
@@ -184,12 +154,10 @@ class Session:
 
     def close(self, code: int, reason: str) -> None:
         """Close all streams, then the connection."""
-        if self._over is not None:
-            return
-        for channel in self._streams:
-            self.connection.send(self._mux.close(channel))
-        self.connection.close(code, reason)
-        self._end(reason or f"closed with {code}")
+        if not self._over:
+            self._channels.close_all()
+            self.connection.close(code, reason)
+            self._end(reason or f"closed with {code}")
 
     def lost(self, reason: str) -> None:
         """The connection is gone; the connection's protocol calls it, once or more."""
@@ -197,21 +165,15 @@ class Session:
 
     def fail(self, reason: str) -> None:
         """Drop the connection because its peer is dead or breaks the protocol."""
-        if self._over is None:
+        if not self._over:
             self.connection.abort(reason)
             self._end(reason)
 
     def _end(self, reason: str) -> None:
-        if self._over is not None:
+        if self._over:
             return
-        self._over = Failure(ConnectionLost(reason))
-        self.turns.end()
-        self._closing.clear()
-        self._lingering.clear()
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.session_lost(self._over)
-        self._openings.end(reason)
+        self._over = True
+        self._channels.end(reason)
         self._liveness.stop()
         self._check_idle()
         if self._on_end is not None:
@@ -244,7 +206,7 @@ class Session:
         self._act(self._mux.message_end)
 
     def _act(self, receive: Callable[..., Sequence[Event]], *data: bytes) -> None:
-        if self._over is not None:
+        if self._over:
             return
         try:
             events = receive(*data)
@@ -254,106 +216,28 @@ class Session:
         for event in events:
             self._dispatch[type(event)](event)
 
-    def _data(self, event: Data) -> None:
-        stream = self._streams.get(event.channel)
-        if stream is not None:
-            self.bytes_in += len(event.data)
-            stream.data_received(event.data)
-
     def _reply(self, event: Reply) -> None:
-        if self._over is not None:
+        if self._over:
             return
         self.connection.send(event.message)
         self.replied(len(event.message))
 
     def replied(self, size: int) -> None:
         """An answer was queued that the peer can ask for without limit."""
-        if self.turns.full:
+        if self._turns.full:
             self._unread_replies += size
             if self._unread_replies > MAX_UNREAD_REPLIES:
                 self.fail("the peer asks for answers that it does not read")
 
-    def _opened(self, event: Opened) -> None:
-        stream = Stream(self, event.channel, None)
-        protocol = None
-        if self._factory is not None and len(self) < self._max_streams:
-            try:
-                protocol = self._factory.buildProtocol(self.get_peer())
-            except Exception:
-                self._log.failure("no protocol for a stream that the peer has opened")
-        self._streams[event.channel] = stream
-        if protocol is None:
-            stream.abortConnection()
-        else:
-            self.streams_opened += 1
-            stream.start(protocol)
-
-    def _accepted(self, event: Accepted) -> None:
-        opening = self._openings.pop(event.channel)
-        if opening is not None:
-            stream = Stream(self, event.channel, opening.origin)
-            self._streams[event.channel] = stream
-            self.streams_opened += 1
-            opening.accepted(stream)
-
-    def _rejected(self, event: Rejected) -> None:
-        self._openings.rejected(event.channel, event.reason)
-
-    def _closed(self, event: Closed) -> None:
-        stream = self._streams.pop(event.channel, None)
-        if stream is not None:
-            self._lingering.discard(stream)
-            stream.peer_closed(event.reason)
-            self._check_idle()
-
-    def _peer_paused(self, event: Paused) -> None:
-        stream = self._streams.get(event.channel)
-        if stream is not None:
-            stream.peer_paused()
-
-    def _peer_resumed(self, event: Resumed) -> None:
-        stream = self._streams.get(event.channel)
-        if stream is not None:
-            stream.peer_resumed()
-
-    # What streams ask for --------------------------------------------------
-
-    def send_data(self, channel: int, data: bytes) -> None:
-        self.bytes_out += len(data)
-        self.connection.send(self._mux.data_head(channel, len(data)), data)
-
-    def send_pause(self, channel: int) -> None:
-        self.connection.send(self._mux.pause(channel))
-
-    def send_resume(self, channel: int) -> None:
-        self.connection.send(self._mux.resume(channel))
-
-    def send_close(self, channel: int) -> None:
-        stream = self._streams.pop(channel, None)
-        if self._over is not None or stream is None:
-            return
-        self._lingering.discard(stream)
-        self.connection.send(self._mux.close(channel))
-        self._closing.add(channel)
-        self._check_idle()
-
-    def soon(self, call: Callable[..., object], *args: object) -> None:
-        """Call outside of whatever is being called now."""
-        self._clock.callLater(0, call, *args)
-
-    def linger(self, stream: Stream) -> None:
-        """Have the stream closed in a moment."""
-        self._lingering.add(stream)
-
     # IPushProducer: the transport below ------------------------------------
 
     def pauseProducing(self) -> None:
-        self.turns.pause()
+        self._turns.pause()
 
     def resumeProducing(self) -> None:
-        if self._over is None:
+        if not self._over:
             self._unread_replies = 0
-            self.turns.resume()
+            self._turns.resume()
 
     def stopProducing(self) -> None:
         """The transport is lost; its protocol tells so by :meth:`lost`."""

@@ -1,9 +1,9 @@
 """One channel of a multiplexed connection, as a Twisted transport.
 
 A :class:`Stream` stands between a Protocol (ingress's, a splice, anybody's) and
-the :class:`~exposr_tx.transport.session.Session` whose connection carries it.
+the :class:`~exposr_tx.transport.channels.Channels` of the connection that carries it.
 It owns the flow control of its channel, in both directions; nothing here waits
-for anything but its own peer and its session's transport.
+for anything but its own peer and its connection's transport.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IProtocol, IPullProducer
 
     from exposr_tx.interfaces import Origin
-    from exposr_tx.transport.session import Session
+    from exposr_tx.transport.channels import Channels
 
 __all__ = ["HIGH_WATER", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
 
@@ -37,7 +37,7 @@ RECEIVE_LIMIT: Final = 16 * 1024 * 1024
 #: that can be paused loses the stream.
 SEND_LIMIT: Final = 64 * 1024 * 1024
 
-#: Bytes sent in one turn of a session whose connection was full: several streams
+#: Bytes sent in one turn of a connection that was full: several streams
 #: that wait take turns with it.
 QUANTUM: Final = 256 * 1024
 
@@ -59,6 +59,7 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_channel",
+        "_channels",
         "_delivering",
         "_ending",
         "_held",
@@ -72,7 +73,6 @@ class Stream:
         "_received",
         "_received_size",
         "_sent",
-        "_session",
         "_streaming",
         "_unsent",
         "_unsent_size",
@@ -82,8 +82,8 @@ class Stream:
         "protocol",
     )
 
-    def __init__(self, session: Session, channel: int, origin: Origin | None) -> None:
-        self._session = session
+    def __init__(self, channels: Channels, channel: int, origin: Origin | None) -> None:
+        self._channels = channels
         self._channel = channel
         self.origin = origin
         self.protocol: IProtocol | None = None
@@ -94,7 +94,7 @@ class Stream:
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
         self._held = False  # the peer has paused us
-        self._waiting = False  # in the session's queue of streams that want to send
+        self._waiting = False  # in the line of streams that want to send
         self._sent = 0  # bytes that the peer may not have consumed
         self._producer: IProducer | None = None
         self._streaming = False
@@ -110,10 +110,10 @@ class Stream:
 
     def __repr__(self) -> str:
         state = "OPEN" if self._open else "CLOSED"
-        return f"<Stream {self._channel} {state} of {self._session!r}>"
+        return f"<Stream {self._channel} {state} of {self._channels!r}>"
 
     def start(self, protocol: IProtocol) -> None:
-        """Connect the protocol; the session calls it when the channel is open."""
+        """Connect the protocol; called when the channel is open."""
         self.protocol = protocol
         protocol.makeConnection(self)
 
@@ -126,13 +126,13 @@ class Stream:
     def write(self, data: bytes) -> None:
         if not data or not self._open or (self.disconnecting and self._producer is None):
             return
-        session = self._session
-        if self._unsent or self._held or session.turns.full:
+        channels = self._channels
+        if self._unsent or self._held or channels.turns.full:
             self._keep(data)
             return
         if len(data) <= QUANTUM:
             self._sent += len(data)
-            session.send_data(self._channel, data)
+            channels.send_data(self._channel, data)
         else:
             self._keep(data)
         if self._producer is not None and not self._streaming:
@@ -156,10 +156,10 @@ class Stream:
     def _wait(self) -> None:
         if not self._waiting:
             self._waiting = True
-            self._session.turns.wait(self)
+            self._channels.turns.wait(self)
 
     def flush(self) -> bool:
-        """Send some of what waits; the session calls it in turns.
+        """Send some of what waits; called in turns.
 
         :return: whether the stream wants another turn.
         """
@@ -169,8 +169,8 @@ class Stream:
         if self._unsent:
             data = self._take(QUANTUM)
             self._sent += len(data)
-            self._session.send_data(self._channel, data)
-            if self._unsent or (self._session.turns.full and self._open):
+            self._channels.send_data(self._channel, data)
+            if self._unsent or (self._channels.turns.full and self._open):
                 return True
         self._waiting = False
         self._go_on()
@@ -227,10 +227,10 @@ class Stream:
 
     def getPeer(self) -> IAddress:
         """The visitor on the server; on the client the server's address."""
-        return self._session.get_peer() if self.origin is None else self.origin.peer
+        return self._channels.get_peer() if self.origin is None else self.origin.peer
 
     def getHost(self) -> IAddress:
-        return self._session.get_host()
+        return self._channels.get_host()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing to do: frames go out as they are made."""
@@ -257,22 +257,22 @@ class Stream:
             self.close_now()
         elif self._sent > UNHEARD:
             self._sent = 1
-            self._session.barrier(self._finish)
+            self._channels.barrier(self._finish)
         else:
-            self._session.linger(self)
+            self._channels.linger(self)
 
     def close_now(self) -> None:
-        """Send CLOSE; the session calls it when the moment after the last data is over."""
+        """Send CLOSE; called when the moment after the last data is over."""
         if self._open and not self._held:
             self._open = False
             self._discard()
-            self._session.send_close(self._channel)
+            self._channels.send_close(self._channel)
             self._end_soon(connectionDone)
 
     def _abort(self, error: Exception) -> None:
         if self._open:
             self._open = False
-            self._session.send_close(self._channel)
+            self._channels.send_close(self._channel)
         elif self._ending is None:
             return
         self._discard()
@@ -320,7 +320,7 @@ class Stream:
             while self._producer is not None and self._open:
                 if self._unsent or self._held:
                     break
-                if self._session.turns.full:
+                if self._channels.turns.full:
                     self._wait()
                     break
                 before = self._sent
@@ -359,7 +359,7 @@ class Stream:
             self._end(self._ending)
         elif self._peer_paused and self._open:
             self._peer_paused = False
-            self._session.send_resume(self._channel)
+            self._channels.send_resume(self._channel)
 
     def _give(self, data: bytes) -> None:
         assert self.protocol is not None
@@ -370,7 +370,7 @@ class Stream:
             self._log.failure("a protocol failed on data from {stream!r}", stream=self)
             self._abort(error)
 
-    # What the session tells ------------------------------------------------
+    # What the channels tell ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if not self._open:
@@ -382,7 +382,7 @@ class Stream:
         self._received_size += len(data)
         if self._received_size > HIGH_WATER and not self._peer_paused:
             self._peer_paused = True
-            self._session.send_pause(self._channel)
+            self._channels.send_pause(self._channel)
         if self._received_size > RECEIVE_LIMIT:
             self._log.warn("a stream is ended: its peer ignores PAUSE")
             self._abort(ConnectionLost("the peer ignores PAUSE"))
@@ -434,7 +434,7 @@ class Stream:
         # Never from inside the protocol's own call, as with any transport.
         if not self._lost:
             self._lost = True
-            self._session.soon(self._connection_lost, reason)
+            self._channels.soon(self._connection_lost, reason)
 
     def _end(self, reason: Failure) -> None:
         if not self._lost:

@@ -687,7 +687,7 @@ class APITests(SynchronousTestCase):
         wire.protocol.dataReceived(UPGRADE % b"api.test")
         head, _, body = wire.taken().partition(b"\r\n\r\n")
         self.assertTrue(head.startswith(b"HTTP/1.1 429 "))
-        self.assertIn(b"\r\nRetry-After: 42\r\n", head)
+        self.assertIn(b"\r\nRetry-After: 42", head)
         self.assertEqual(json.loads(body)["error"], "PERMISSION_DENIED")
 
 

@@ -317,8 +317,13 @@ class OpenTests(SynchronousTestCase):
             self.assertIsInstance(open_storage(url, reactor), MemoryStorage)
 
     def test_sqlite(self) -> None:
-        """Three slashes and a relative path, four and an absolute one."""
-        for url, path in (("sqlite:///a/b.db", "a/b.db"), ("sqlite:////a/b.db", "/a/b.db")):
+        """Two slashes and a relative path, three (or four) and an absolute one."""
+        for url, path in (
+            ("sqlite://a/b.db", "a/b.db"),
+            ("sqlite:///a/b.db", "/a/b.db"),
+            ("sqlite:////a/b.db", "/a/b.db"),
+            ("sqlite:b.db", "b.db"),
+        ):
             storage = open_storage(url, reactor)
             assert isinstance(storage, SQLiteStorage)
             self.assertEqual(path, storage.path)
@@ -330,7 +335,6 @@ class OpenTests(SynchronousTestCase):
             ("redis://:secret@h", "redis"),
             ("mysql://u:secret@h/db", "mysql"),
             ("sqlite://", "sqlite:///"),
-            ("sqlite://file.db", "sqlite:///"),
             ("sqlite:///", "sqlite:///"),
             ("sqlite:///:memory:", "memory://"),
             ("", "memory://"),

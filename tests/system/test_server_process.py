@@ -148,7 +148,7 @@ class FailureTests(SynchronousTestCase):
     def test_unusable_storage(self) -> None:
         """A database in a folder that does not exist ends the start, before anything is served."""
         self.assert_refused(
-            *("--api-port", "0", "--storage-url", "sqlite:////nonexistent/folder/db"),
+            *("--api-port", "0", "--storage-url", "sqlite:///nonexistent/folder/db"),
             line="/nonexistent/folder/db",
         )
 

@@ -13,9 +13,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import StreamLimit, TargetFailed, UpstreamGone
+from exposr_tx.transport.channels import CLOSE_TIMEOUT
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL, SERVER_SILENCE
 from exposr_tx.transport.openings import ACK_TIMEOUT
-from exposr_tx.transport.session import CLOSE_TIMEOUT, MAX_UNREAD_REPLIES, Session
+from exposr_tx.transport.session import MAX_UNREAD_REPLIES, Session
 from exposr_tx.wire.mux import MuxV2
 from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorders
 

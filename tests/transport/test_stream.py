@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from exposr_tx.transport.session import LINGER
+from exposr_tx.transport.channels import LINGER
 from exposr_tx.transport.stream import HIGH_WATER, QUANTUM, RECEIVE_LIMIT, SEND_LIMIT
 from tests.transport.pair import ORIGIN, Pair, Producer, Recorder
 

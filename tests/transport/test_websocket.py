@@ -442,8 +442,10 @@ class Server(SynchronousTestCase):
             went, [("client-lost", 1, False, 1006, False), ("client-lost", 0, True, 1001, False)]
         )
         self.clock.advance(90)
-        self.opened()
-        (again,) = self.lines()
+        third, _, _ = self.opened()
+        third.dataReceived(self.client.send(CloseConnection(1000)))
+        again, gone = self.lines()
+        self.assertEqual((gone["clean"], gone["code"], gone["reason"]), (True, 1000, ""))
         self.assertEqual((again["event"], again["away"]), ("client-connected-again", 90.0))
 
     def test_refusals_are_written_down(self) -> None:

@@ -170,20 +170,19 @@ class WebsocketUpstream:
             len(self._endpoint.upstreams_of(self.tunnel_id)),
             lost.clean,
             lost.code,
-            lost.reason or reason,
+            lost.reason or ("" if self._protocol.remoteCloseCode is not None else reason),
         )
         self._endpoint.admission.unplug(self, lost.clean)
 
     def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
         """Open a stream; see IUpstream. The limit holds for all connections of the tunnel."""
         endpoint = self._endpoint
-        if len(self.session) < endpoint.max_streams:
-            streams = 0
-            for upstream in endpoint.upstreams_of(self.tunnel_id):
-                streams += len(upstream.session)
-            if streams < endpoint.max_streams:
-                return self.session.open_stream(factory, origin)
-        return fail(StreamLimit(f"the tunnel has {endpoint.max_streams} streams"))
+        streams = 0
+        for upstream in endpoint.upstreams_of(self.tunnel_id):
+            streams += len(upstream.session)
+        if streams >= endpoint.max_streams:
+            return fail(StreamLimit(f"the tunnel has {streams} streams"))
+        return self.session.open_stream(factory, origin)
 
     def probe(self) -> Deferred[bool]:
         return self.session.probe()

@@ -23,6 +23,7 @@ class Request:
     :ivar has_length: whether a Content-Length was there.
     :ivar forwarding: what proxies before us say (``X-Forwarded-For`` …), by lower-case name.
     :ivar referring: where in ``fields`` Origin and Referer stand.
+    :ivar written: what :meth:`lines` has made; a changed request needs one of its own.
     :ivar websocket: whether it asks for an upgrade to websocket.
     :ivar trailers_wanted: ``TE: trailers``.
     """
@@ -41,6 +42,7 @@ class Request:
     trailers_wanted: bool = False
     forwarding: dict[bytes, list[bytes]] = field(default_factory=dict)
     referring: list[int] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
 
     def with_line(self, method: bytes, target: bytes) -> Request:
         """Another request with the same fields; its lists are this one's."""
@@ -59,7 +61,12 @@ class Request:
             self.trailers_wanted,
             self.forwarding,
             self.referring,
+            self.written,
         )
+
+    def lines(self) -> bytes:
+        """The fields as they are written; made once for all requests that share them."""
+        return _lines(self.fields, self.written)
 
 
 @dataclass(slots=True)
@@ -89,6 +96,7 @@ class Response:
     upgrade: bytes = b""
     idle_limit: int | None = None
     locating: list[int] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
 
     def again(self) -> Response:
         """The same head once more; its lists are this one's."""
@@ -105,7 +113,18 @@ class Response:
             self.upgrade,
             self.idle_limit,
             self.locating,
+            self.written,
         )
+
+    def lines(self) -> bytes:
+        """The fields as they are written; made once for all responses that share them."""
+        return _lines(self.fields, self.written)
+
+
+def _lines(fields: Fields, written: list[bytes]) -> bytes:
+    if not written:
+        written.append(b"".join([b"%b: %b\r\n" % pair for pair in fields]))
+    return written[0]
 
 
 @dataclass(frozen=True, slots=True)

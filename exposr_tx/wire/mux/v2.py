@@ -19,27 +19,23 @@ another one has lost step (:exc:`~exposr_tx.errors.RemoteProtocolError`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
+from exposr_tx.wire.mux.events import (
+    Accepted,
+    Closed,
+    Data,
+    Event,
+    Opened,
+    Paused,
+    Rejected,
+    Reply,
+    Resumed,
+)
 
-__all__ = [
-    "DATA_SIZE",
-    "MAX_CHANNELS",
-    "Accepted",
-    "Closed",
-    "Data",
-    "Dialect",
-    "Event",
-    "MuxV2",
-    "Opened",
-    "Paused",
-    "Rejected",
-    "Reply",
-    "Resumed",
-]
+__all__ = ["DATA_SIZE", "MAX_CHANNELS", "TOLD_SIZE", "MuxV2"]
 
 #: Payload bytes in one DATA message that we send. Small enough that another
 #: stream's bytes never wait long behind it, large enough that the header and the
@@ -86,100 +82,6 @@ _PAUSED_BY_PEER: Final = 8
 _PAUSED_BY_US: Final = 16
 #: DATA may go out when of these bits exactly ``_IS_OPEN`` is set.
 _SENDABLE: Final = _IS_OPEN | _IS_CLOSING | _PAUSED_BY_PEER
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The peer opened a channel; it is open already, its ACK stands before this event."""
-
-    channel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The peer accepted the channel that we opened."""
-
-    channel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The peer refused the channel that we opened."""
-
-    channel: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """A channel is closed by the peer; an empty reason is an ordinary end."""
-
-    channel: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Bytes of a channel, as they arrived: a message may give several of these."""
-
-    channel: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """The peer wants no more DATA on a channel."""
-
-    channel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The peer takes DATA again."""
-
-    channel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A message that must be sent back, before the events after it are acted upon."""
-
-    message: bytes
-
-
-Event = Opened | Accepted | Rejected | Closed | Data | Paused | Resumed | Reply
-
-
-class Dialect(Protocol):
-    """What a session needs of a multiplex protocol; one object for each websocket.
-
-    The input is either whole messages (:meth:`receive`) or messages in pieces
-    (``message_begin``, any number of ``message_data``, ``message_end``). The
-    output methods return the bytes of one message, raise LocalProtocolError
-    where the channel's state does not allow it, and do no I/O.
-    """
-
-    data_size: int
-
-    def receive(self, message: bytes) -> Sequence[Event]: ...
-
-    def message_begin(self) -> None: ...
-
-    def message_data(self, chunk: bytes) -> Sequence[Event]: ...
-
-    def message_end(self) -> Sequence[Event]: ...
-
-    def open(self) -> tuple[int, bytes]: ...
-
-    def data_head(self, channel: int, size: int) -> bytes: ...
-
-    def close(self, channel: int) -> bytes: ...
-
-    def pause(self, channel: int) -> bytes: ...
-
-    def resume(self, channel: int) -> bytes: ...
-
-    def forget(self, channel: int) -> None: ...
 
 
 def _close(destination: int, source: int, reason: str = "") -> bytes:
