@@ -127,20 +127,15 @@ class Rooms:
             reactor,
             options["limit-streams"],
         )
-        api = Api(
-            accounts,
-            self._tunnels,
-            self._switchboard,
-            ApiSettings(
-                ingress_http_url=ingress_url,
-                api_url=options["api-url"] or "",
-                ingress=frozenset(options["ingress"]),
-                transport=frozenset(options["transport"]),
-                max_connections=options["transport-max-connections"],
-                allow_registration=bool(options["allow-registration"]),
-            ),
-            failures,
+        settings = ApiSettings(
+            ingress_http_url=ingress_url,
+            api_url=options["api-url"] or "",
+            ingress=frozenset(options["ingress"]),
+            transport=frozenset(options["transport"]),
+            max_connections=options["transport-max-connections"],
+            allow_registration=bool(options["allow-registration"]),
         )
+        api = Api(accounts, self._tunnels, self._switchboard, settings, failures)
         site = SiteUpstream(api.site(reactor), reactor)
         trust = Trust(options["trusted-proxy"])
         deadlines = Deadlines(reactor)
@@ -158,25 +153,8 @@ class Rooms:
                 trust=trust,
                 node_id=node_id,
                 scheme=urlsplit(ingress_url).scheme,
-                limits=Limits(
-                    line=options["limit-request-line"],
-                    head=options["limit-request-head"],
-                    fields=options["limit-request-fields"],
-                    body=options["limit-request-body"],
-                ),
-                response_limits=Limits(
-                    line=options["limit-response-head"],
-                    head=options["limit-response-head"],
-                    fields=options["limit-request-fields"],
-                ),
-                timeouts=Timeouts(
-                    head=options["ingress-head-timeout"],
-                    response=options["ingress-timeout"],
-                    stall=options["ingress-write-timeout"],
-                    idle=options["ingress-idle-timeout"],
-                ),
-                pool_idle=options["ingress-http-agent-idle-timeout"],
                 api_path=route,
+                **_bounds(options),
             )
 
         https = {d.roles: http_ingress(d.roles) for d in doors if "admin" not in d.roles}
@@ -233,6 +211,30 @@ class Rooms:
                 self.log.info("{tunnel} has expired", event="tunnel-expired", tunnel=tunnel_id)
         except ExposrError:
             self.log.failure("could not look for expired tunnels", event="tunnel-expired")
+
+
+def _bounds(options: Options) -> dict[str, Any]:
+    """The limits and times of HTTP ingress."""
+    return {
+        "limits": Limits(
+            line=options["limit-request-line"],
+            head=options["limit-request-head"],
+            fields=options["limit-request-fields"],
+            body=options["limit-request-body"],
+        ),
+        "response_limits": Limits(
+            line=options["limit-response-head"],
+            head=options["limit-response-head"],
+            fields=options["limit-request-fields"],
+        ),
+        "timeouts": Timeouts(
+            head=options["ingress-head-timeout"],
+            response=options["ingress-timeout"],
+            stall=options["ingress-write-timeout"],
+            idle=options["ingress-idle-timeout"],
+        ),
+        "pool_idle": options["ingress-http-agent-idle-timeout"],
+    }
 
 
 def _own_labels(ingress_url: str, api_host: str | None) -> frozenset[str]:
