@@ -137,10 +137,16 @@ class Rooms:
         )
         api = Api(accounts, self._tunnels, self._switchboard, settings, failures)
         site = SiteUpstream(api.site(reactor), reactor)
-        trust = Trust(options["trusted-proxy"])
-        deadlines = Deadlines(reactor)
-        node_id = secrets.token_hex(20)
         hosts = VirtualHosts(self._tunnels, ingress_url) if "http" in options["ingress"] else None
+        shared: dict[str, Any] = {
+            "access_log": access_log,
+            "trust": Trust(options["trusted-proxy"]),
+            "node_id": secrets.token_hex(20),
+            "scheme": urlsplit(ingress_url).scheme,
+            "api_path": route,
+            **_bounds(options),
+        }
+        deadlines = Deadlines(reactor)
 
         def http_ingress(roles: tuple[str, ...]) -> HTTPIngressFactory:
             return HTTPIngressFactory(
@@ -149,12 +155,7 @@ class Rooms:
                 routes=Routes(hosts if "ingress" in roles else None, self._switchboard, api_host),
                 api=site if "api" in roles else None,
                 takeover=transport if "api" in roles else None,
-                access_log=access_log,
-                trust=trust,
-                node_id=node_id,
-                scheme=urlsplit(ingress_url).scheme,
-                api_path=route,
-                **_bounds(options),
+                **shared,
             )
 
         https = {d.roles: http_ingress(d.roles) for d in doors if "admin" not in d.roles}
