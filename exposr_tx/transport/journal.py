@@ -32,6 +32,8 @@ def _shown(address: IAddress) -> str:
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is None:
         return type(address).__name__
+    if host.startswith("::ffff:") and "." in host:  # IPv4 over an IPv6 socket
+        host = host[7:]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -26,10 +26,11 @@ class JournalTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """Addresses of all kinds are shown as one writes them."""
-        for peer in (PEER, IPv6Address("TCP", "2001:db8::1", 443), UNIXAddress("/x")):
+        mapped = IPv6Address("TCP", "::ffff:192.0.2.7", 4711)
+        for peer in (PEER, mapped, IPv6Address("TCP", "2001:db8::1", 443), UNIXAddress("/x")):
             self.journal.connected("demo", peer, 1)
         shown = [event["peer"] for event in self.logged]
-        self.assertEqual(shown, ["192.0.2.7:4711", "[2001:db8::1]:443", "UNIXAddress"])
+        self.assertEqual(shown, ["192.0.2.7:4711"] * 2 + ["[2001:db8::1]:443", "UNIXAddress"])
 
     def test_again(self) -> None:
         """A tunnel is away from the loss of its last connection on."""
