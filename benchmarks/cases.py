@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from benchmarks.processes import (
 MIB = 1 << 20
 # Seconds for memory to come to rest before it is read.
 SETTLE = 1.5
+#: Descriptors that a program needs besides its clients' connections.
+SPARE_DESCRIPTORS = 200
 SLOW_RATE = 4_000_000
 
 
@@ -234,8 +237,9 @@ def beside_download(bench: Bench) -> Iterator[Result]:
 
 def idle_memory(bench: Bench) -> Iterator[Result]:
     """What a tunnel costs the server while nothing happens on it."""
-    count = 1_000 if bench.quick else 10_000
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
     for connections in (1, 2):
+        count = min(1_000 if bench.quick else 10_000, descriptors // connections)
         port = free_port()
         server = bench.programs.server(port)
         before = server.usage().memory
