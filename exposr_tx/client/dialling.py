@@ -13,7 +13,7 @@ from exposr_tx.client.trust import Trust
 from exposr_tx.transport.websocket import ClientConnection, UpgradeRefused, connect
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
+    from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 
 __all__ = ["Dialler"]
 
@@ -27,15 +27,23 @@ class Dialler:
     :param trust: what ``wss:`` is verified by.
     :param server: the API's URL.
     :param warn: told once when the API is encrypted and the websocket is not.
+    :param connector: makes the endpoint for a host and a port, before TLS; the
+        reactor's connections unless given.
     """
 
     def __init__(
-        self, reactor: Any, trust: Trust, server: str, warn: Callable[[str], object]
+        self,
+        reactor: Any,
+        trust: Trust,
+        server: str,
+        warn: Callable[[str], object],
+        connector: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
         self._reactor = reactor
         self._trust = trust
         self._server = server
         self._warn = warn
+        self._connector = connector or self._hostname
         self._warned = False
 
     def __repr__(self) -> str:
@@ -60,7 +68,7 @@ class Dialler:
                 "the server's websocket URL is not encrypted though its API is; its operator "
                 "should give it --api-url https://…, or --trusted-proxy for the proxy in front"
             )
-        endpoint: Any = HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
+        endpoint: Any = self._connector(host, port)
         if secure:
             endpoint = wrapClientTLS(self._trust.connection_creator(host), endpoint)
         try:
@@ -71,3 +79,6 @@ class Dialler:
             ) from None
         except Exception as error:
             raise unreachable(f"{parts.scheme}://{parts.netloc}", error) from None
+
+    def _hostname(self, host: str, port: int) -> IStreamClientEndpoint:
+        return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from twisted.internet.defer import (
     CancelledError,
@@ -64,6 +65,7 @@ CROWDED_WAIT = 5.0
 #: Seconds for which an account may be unknown: a memory server that has just
 #: restarted, a storage that is being restored.
 REFUSAL_PATIENCE = 60.0
+DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Connections that we open at most, whatever the server says.
 MOST_CONNECTIONS = 64
 
@@ -91,7 +93,10 @@ class Source(Protocol):
 
 
 class Events:
-    """What a program may want to know of a tunnel; does nothing unless a subclass does."""
+    """What a program may want to know of a tunnel; does nothing unless a subclass does.
+
+    :meth:`url` and :meth:`ended` are told by :mod:`exposr_tx.client.listening`.
+    """
 
     def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
         """Connection ``number`` of ``total`` is open."""
@@ -101,6 +106,12 @@ class Events:
 
     def waiting(self, error: Exception, seconds: float) -> None:
         """An attempt failed and the next one is due."""
+
+    def url(self, url: str) -> None:
+        """The tunnel has a public URL that it did not have before."""
+
+    def ended(self, error: Exception | None) -> None:
+        """A tunnel that was connected is closed: because it was asked to, or by an error."""
 
 
 class TunnelEnded(ExposrError):
@@ -121,6 +132,25 @@ class TunnelAddress:
 
     tunnel_id: str
     urls: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.url or f"tunnel {self.tunnel_id}"
+
+    @property
+    def url(self) -> str:
+        """The first public URL; empty where there is none."""
+        return self.urls[0] if self.urls else ""
+
+    @property
+    def host(self) -> str:
+        """The public host, for programs that know of TCP addresses only."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The public port; 0 where there is none."""
+        parts = urlsplit(self.url)
+        return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 @implementer(IStreamServerEndpoint)

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError, TimeoutError
-from twisted.web.client import Agent
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
 
 from exposr_tx.client.trust import Trust, https_policy
 from exposr_tx.errors import ExposrError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory
 
 __all__ = [
     "AccountRefused",
@@ -144,11 +152,81 @@ class Tunnel:
         return found
 
 
-def http_client(reactor: Any, trust: Trust) -> HTTPClient:
-    """What :class:`RestClient` makes its calls with, over real connections."""
+@implementer(IBodyProducer)
+class Body:
+    """A small body, sent at once. Twisted's own takes turns of the installed reactor."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is sent."""
+
+    def resumeProducing(self) -> None:
+        """It is sent."""
+
+    def stopProducing(self) -> None:
+        """It is sent."""
+
+
+def _body(data: Any) -> IBodyProducer:
+    return Body(data) if isinstance(data, bytes) else IBodyProducer(data)
+
+
+@implementer(IAgentEndpointFactory)
+class Endpoints:
+    """Where calls go. In other people's programs they leave no lines in the log."""
+
+    def __init__(
+        self, trust: Trust, connector: Callable[[str, int], IStreamClientEndpoint]
+    ) -> None:
+        self._policy = https_policy(trust)
+        self._connector = connector
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint = self._connector(uri.host.decode("ascii").strip("[]"), uri.port)
+        if uri.scheme == b"https":
+            creator = self._policy.creatorForNetloc(uri.host, uri.port)
+            endpoint = wrapClientTLS(creator, endpoint)
+        return Quiet(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class Quiet:
+    """Connects without "Starting factory" and "Stopping factory"."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        if isinstance(protocolFactory, Factory):
+            protocolFactory.noisy = False
+        return self._endpoint.connect(protocolFactory)
+
+
+def http_client(
+    reactor: Any,
+    trust: Trust,
+    connector: Callable[[str, int], IStreamClientEndpoint] | None = None,
+) -> HTTPClient:
+    """What :class:`RestClient` makes its calls with.
+
+    :param connector: makes the endpoint for a host and a port, without TLS;
+        the reactor's connections unless given.
+    """
     if trust.ca_file is not None:
         trust.roots()  # a bad file is told before the first call
-    return HTTPClient(Agent(reactor, https_policy(trust), connectTimeout=TIMEOUT))
+
+    def by_name(host: str, port: int) -> IStreamClientEndpoint:
+        return HostnameEndpoint(reactor, host, port, timeout=TIMEOUT)
+
+    agent: Any = Agent.usingEndpointFactory(reactor, Endpoints(trust, connector or by_name))
+    return HTTPClient(agent, data_to_body_producer=_body)
 
 
 class RestClient:
