@@ -38,6 +38,7 @@ from exposr_tx.storage import open_storage
 from exposr_tx.transport.websocket import WebsocketEndpoint
 from exposr_tx.tunnels import Tunnel, Tunnels
 from exposr_tx.wire.http1 import Limits
+from exposr_tx.wire.native import SUBPROTOCOL
 
 __all__ = ["Options", "makeService"]
 
@@ -134,6 +135,7 @@ class Rooms:
             transport=frozenset(options["transport"]),
             max_connections=options["transport-max-connections"],
             allow_registration=bool(options["allow-registration"]),
+            ws_protocols=(SUBPROTOCOL,),
         )
         api = Api(accounts, self._tunnels, self._switchboard, settings, failures)
         site = SiteUpstream(api.site(reactor), reactor)

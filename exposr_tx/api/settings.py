@@ -20,6 +20,7 @@ class ApiSettings:
     :ivar transport: the transports that it runs: ``ws``.
     :ivar max_connections: ``--transport-max-connections``.
     :ivar allow_registration: whether anybody may create an account.
+    :ivar ws_protocols: what clients may offer as a websocket subprotocol.
     :ivar tcp_host: the host of ``tcp://host:port``; empty for the ingress URL's.
     """
 
@@ -30,6 +31,7 @@ class ApiSettings:
     max_connections: int = 2
     allow_registration: bool = False
     tcp_host: str = ""
+    ws_protocols: tuple[str, ...] = ()
 
     def http_url(self, tunnel_id: str) -> str:
         """A tunnel's public URL, with a slash at its end."""

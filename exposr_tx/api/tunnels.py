@@ -140,6 +140,8 @@ class TunnelRoutes:
             token = self._tunnels.token(tunnel.id)
             url = self._settings.ws_url(self._base_url(request), tunnel.id, token)
             transport["ws"] = {"enabled": tunnel.ws_enabled, "url": url}
+            if self._settings.ws_protocols:
+                transport["ws"]["protocols"] = [*self._settings.ws_protocols]
         return transport
 
     def _ingress(self, tunnel: Tunnel) -> dict[str, Any]:

@@ -49,9 +49,12 @@ class Dialler:
     def __repr__(self) -> str:
         return f"<Dialler for {self._server}>"
 
-    async def dial(self, url: str, factory: IProtocolFactory) -> ClientConnection:
+    async def dial(
+        self, url: str, factory: IProtocolFactory, native: bool = False
+    ) -> ClientConnection:
         """A connection whose streams go to the factory's protocols.
 
+        :param native: whether the server knows the native dialect.
         Raises ServerUnreachable; the URL, which holds a token, is in no message.
         """
         try:
@@ -72,7 +75,7 @@ class Dialler:
         if secure:
             endpoint = wrapClientTLS(self._trust.connection_creator(host), endpoint)
         try:
-            return await connect(endpoint, url, factory, self._reactor)
+            return await connect(endpoint, url, factory, self._reactor, offers_native=native)
         except UpgradeRefused as refused:
             raise ServerUnreachable(
                 f"the server refuses the connection ({refused.http_status} {refused.error})"

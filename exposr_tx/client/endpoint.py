@@ -11,7 +11,7 @@ page B.2, C.10, C.11, D.5.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -38,14 +38,15 @@ from exposr_tx.client.rest import (
     Tunnel,
 )
 from exposr_tx.errors import ExposrError, TunnelNotFound
+from exposr_tx.transport.connection import Lost
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 
-    from exposr_tx.transport.websocket import Lost
 
 __all__ = [
     "Carrier",
+    "Dial",
     "Events",
     "Source",
     "TunnelAddress",
@@ -62,6 +63,9 @@ FINAL_REASONS = frozenset({"disconnected", "deleted", "disabled"})
 #: Seconds after any other 1008: the limit of connections may be taken by one of
 #: our own that the server has not missed yet.
 CROWDED_WAIT = 5.0
+GOING_AWAY = 1001
+#: Seconds that a connection must have lasted for another one to be made at once.
+LEAST_SPELL = 1.0
 #: Seconds for which an account may be unknown: a memory server that has just
 #: restarted, a storage that is being restored.
 REFUSAL_PATIENCE = 60.0
@@ -74,12 +78,22 @@ class Carrier(Protocol):
     """An open connection that carries streams: the websocket transport's ClientConnection.
 
     :ivar lost: fires once, when it is over.
+    :ivar leaving: fires when the server says that it will end it, if it does.
     """
 
     lost: Deferred[Lost]
+    leaving: Deferred[None]
 
     def close(self) -> None:
         """End the streams, then the connection; ``lost`` fires within two seconds."""
+
+
+class Dial(Protocol):
+    """Opens a connection; ``native`` says whether the server knows the native dialect."""
+
+    def __call__(
+        self, url: str, factory: IProtocolFactory, native: bool = False
+    ) -> Awaitable[Carrier]: ...
 
 
 class Source(Protocol):
@@ -168,7 +182,7 @@ class TunnelEndpoint:
         self,
         clock: IReactorTime,
         source: Source,
-        dial: Callable[[str, IProtocolFactory], Awaitable[Carrier]],
+        dial: Dial,
         random: Random,
         events: Events | None = None,
         retry: bool = True,
@@ -222,7 +236,7 @@ class TunnelPort:
         self,
         clock: IReactorTime,
         source: Source,
-        dial: Callable[[str, IProtocolFactory], Awaitable[Carrier]],
+        dial: Dial,
         random: Random,
         events: Events,
         retry: bool,
@@ -318,6 +332,7 @@ class TunnelPort:
 
     async def _slot(self, number: int) -> None:
         backoff = Backoff(self._random)
+        left: list[Deferred[None]] = []  # connections that are being drained
         while not self._stopping:
             try:
                 carrier = await self._connect(number)
@@ -325,18 +340,45 @@ class TunnelPort:
                 await self._retry_after(error, backoff)
                 continue
             since = self._clock.seconds()
-            lost = await carrier.lost
-            self._carriers.discard(carrier)
+            over, gone = self._over(carrier)
+            lost = await over
+            left = [waiting for waiting in (*left, gone) if not waiting.called]
             if self._stopping:
-                return
+                break
             if lost.code == POLICY_VIOLATION and lost.reason in FINAL_REASONS:
                 raise TunnelEnded(f"the server has ended the tunnel: {lost.reason}")
             self._events.lost(self._tunnel, number, lost)
             if not self._retry:
                 raise ConnectionEnded(f"lost the connection to the server ({lost.reason})")
-            backoff.lasted(self._clock.seconds() - since)
+            lasted = self._clock.seconds() - since
+            backoff.lasted(lasted)
+            if carrier in self._carriers and lasted > LEAST_SPELL:
+                continue  # it is leaving: its streams go on while there is another
             crowded = lost.code == POLICY_VIOLATION
             await self._sleep(CROWDED_WAIT if crowded else backoff.next())
+        if left:
+            await DeferredList(left)
+
+    def _over(self, carrier: Carrier) -> tuple[Deferred[Lost], Deferred[None]]:
+        """The first fires when the connection is lost, or the server says that it will be; the
+        second when it is lost."""
+        over: Deferred[Lost] = Deferred()
+        gone: Deferred[None] = Deferred()
+
+        def ended(lost: Lost) -> Lost:
+            self._carriers.discard(carrier)
+            gone.callback(None)
+            if not over.called:
+                over.callback(lost)
+            return lost
+
+        def leaving(_: None) -> None:
+            if self._retry and not over.called:
+                over.callback(Lost(GOING_AWAY, "the server is going away", True))
+
+        carrier.lost.addCallback(ended)
+        carrier.leaving.addCallback(leaving)
+        return over, gone
 
     async def _connect(self, number: int) -> Carrier:
         """Token, tunnel and websocket, one slot at a time (protocol page B.2, step 5)."""
@@ -346,7 +388,8 @@ class TunnelPort:
             url = self._tunnel.websocket_url
             if not url:
                 raise ServerUnreachable("the server offers no websocket transport for the tunnel")
-            carrier = await self._wait(Deferred.fromCoroutine(self._dialled(url)))
+            native = self._tunnel.speaks_native
+            carrier = await self._wait(Deferred.fromCoroutine(self._dialled(url, native)))
             self._refused_since = None
             self._carriers.add(carrier)
             self._events.connected(self._tunnel, number, self._total)
@@ -357,8 +400,8 @@ class TunnelPort:
             ready.callback(self)
         return carrier
 
-    async def _dialled(self, url: str) -> Carrier:
-        carrier = await self._dial(url, self._factory)
+    async def _dialled(self, url: str, native: bool) -> Carrier:
+        carrier = await self._dial(url, self._factory, native)
         if self._stopping:
             carrier.close()
         return carrier

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
-from exposr_tx.errors import RemoteProtocolError
+from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused
 from exposr_tx.splice import Side, Splice
+from exposr_tx.transport.stream import Stream
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocolFactory
@@ -57,7 +59,11 @@ class StreamSide(Side):
         self._connecting = None
         if self.alive:
             self._forward.failed(reason)
-            self.transport.abortConnection()
+            if isinstance(self.transport, Stream):
+                refused = reason.check(ConnectionRefusedError)
+                self.transport.fail(TargetRefused() if refused else TargetFailed())
+            else:
+                self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

@@ -324,8 +324,10 @@ class PublicEndpoint:
         dialler = Dialler(self._reactor, access.trust, rest.server, self._warn, self._connector)
         connections: set[ClientConnection] = set()
 
-        async def dial(url: str, streams: IProtocolFactory) -> ClientConnection:
-            connection = await dialler.dial(url, streams)
+        async def dial(
+            url: str, factory: IProtocolFactory, native: bool = False
+        ) -> ClientConnection:
+            connection = await dialler.dial(url, factory, native)
             connections.add(connection)
 
             def forget(lost: Lost) -> Lost:

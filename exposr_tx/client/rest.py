@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from exposr_tx.client.trust import Trust, https_policy
 from exposr_tx.errors import ExposrError
+from exposr_tx.wire.native import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory
@@ -120,6 +121,12 @@ class Tunnel:
     def websocket_url(self) -> str:
         """Where a client connects, token included; empty where there is none."""
         return str(self.part("transport", "ws", "url") or "")
+
+    @property
+    def speaks_native(self) -> bool:
+        """Whether the server knows the native dialect."""
+        protocols = self.part("transport", "ws", "protocols")
+        return isinstance(protocols, list) and SUBPROTOCOL in protocols
 
     @property
     def max_connections(self) -> int:

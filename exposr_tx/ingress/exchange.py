@@ -288,6 +288,8 @@ class Exchange:
             self.refuse(TargetFailed("the target's response does not parse"))
         elif reason.check(StreamLimit):
             self.refuse(StreamLimit())
+        elif reason.check(TargetFailed):
+            self.refuse(TargetFailed())
         else:
             self.refuse(TargetRefused("the target closed the connection before it answered"))
 

@@ -1,7 +1,7 @@
-"""The channels of one connection: each an open stream, or one on its way.
+"""The channels of one v2 connection: each an open stream, or one on its way.
 
 Between a :class:`~exposr_tx.transport.session.Session`, which hands over the
-events of its messages, and the :class:`~exposr_tx.transport.stream.Stream` of
+events of its messages, and the :class:`~exposr_tx.transport.v2_stream.V2Stream` of
 each channel, whose calls become messages.
 """
 
@@ -11,15 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionLost
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from exposr_tx.errors import StreamLimit
 from exposr_tx.transport.openings import Openings
 from exposr_tx.transport.overdue import Overdue
-from exposr_tx.transport.stream import Stream
-from exposr_tx.transport.turns import Turns
+from exposr_tx.transport.streams import Streams
+from exposr_tx.transport.v2_stream import V2Stream
 from exposr_tx.wire.mux import (
     Accepted,
     Closed,
@@ -32,7 +29,7 @@ from exposr_tx.wire.mux import (
 )
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+    from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
 
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.connection import MessageConnection
@@ -47,23 +44,12 @@ CLOSE_TIMEOUT: Final = 1.0
 LINGER: Final = 0.05
 
 
-class Channels:
-    """The streams of a session.
+class Channels(Streams):
+    """The streams of a session that speaks version 2.
 
-    :param connection: carries the messages.
     :param mux: numbers the channels and makes their messages.
-    :param factory: builds the protocol for each stream that the peer opens; None
-        on the side that opens them.
-    :param max_streams: further ones fail with StreamLimit.
     :param barrier: calls back when the peer has seen everything sent so far.
-    :param fewer: called whenever there is a stream less.
-
-    :ivar turns: whether the transport below is full, and which streams wait for it.
-    :ivar streams_opened: streams ever opened; ``bytes_in``, ``bytes_out``: payload carried.
-    :ivar dispatch: what is to be called with an event, by its class.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -75,22 +61,13 @@ class Channels:
         barrier: Callable[[Callable[[], object]], None],
         fewer: Callable[[], None],
     ) -> None:
-        self.turns = Turns()
+        super().__init__(connection, clock, factory, max_streams, fewer)
         self.barrier = barrier
-        self.streams_opened = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self._connection = connection
         self._mux = mux
-        self._clock = clock
-        self._factory = factory
-        self._max_streams = max_streams
-        self._fewer = fewer
-        self._over = False
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, V2Stream] = {}
         self._openings = Openings(clock, mux, connection.send, fewer)
         self._closing: Overdue[int] = Overdue(clock, CLOSE_TIMEOUT, mux.forget)
-        self._lingering: Overdue[Stream] = Overdue(clock, LINGER, Stream.close_now)
+        self._lingering: Overdue[V2Stream] = Overdue(clock, LINGER, V2Stream.close_now)
         self.dispatch: dict[type, Callable[[Any], None]] = {
             Accepted: self._accepted,
             Closed: self._closed,
@@ -100,9 +77,6 @@ class Channels:
             Rejected: self._rejected,
             Resumed: self._peer_resumed,
         }
-
-    def __repr__(self) -> str:
-        return f"<Channels {'LOST' if self._over else 'OPEN'} {len(self._streams)} streams>"
 
     def __len__(self) -> int:
         """Streams that are open or being opened."""
@@ -121,14 +95,10 @@ class Channels:
 
     def end(self, reason: str) -> None:
         """The connection is over, and every stream with it."""
-        self._over = True
-        self.turns.end()
         self._closing.clear()
         self._lingering.clear()
-        failure = Failure(ConnectionLost(reason))
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.session_lost(failure)
+        self._end_streams(streams, reason)
         self._openings.end(reason)
 
     # What the peer says ----------------------------------------------------
@@ -140,24 +110,16 @@ class Channels:
             stream.data_received(event.data)
 
     def _opened(self, event: Opened) -> None:
-        stream = Stream(self, event.channel, None)
-        protocol = None
-        if self._factory is not None and len(self) < self._max_streams:
-            try:
-                protocol = self._factory.buildProtocol(self._connection.get_peer())
-            except Exception:
-                self._log.failure("no protocol for a stream that the peer has opened")
+        stream = V2Stream(self, event.channel, None)
+        crowded = len(self) >= self._max_streams
         self._streams[event.channel] = stream
-        if protocol is None:
+        if crowded or not self._run(stream, self._connection.get_peer()):
             stream.abortConnection()
-        else:
-            self.streams_opened += 1
-            stream.start(protocol)
 
     def _accepted(self, event: Accepted) -> None:
         opening = self._openings.pop(event.channel)
         if opening is not None:
-            stream = Stream(self, event.channel, opening.origin)
+            stream = V2Stream(self, event.channel, opening.origin)
             self._streams[event.channel] = stream
             self.streams_opened += 1
             opening.accepted(stream)
@@ -203,16 +165,6 @@ class Channels:
         self._closing.add(channel)
         self._fewer()
 
-    def soon(self, call: Callable[..., object], *args: object) -> None:
-        """Call outside of whatever is being called now."""
-        self._clock.callLater(0, call, *args)
-
-    def linger(self, stream: Stream) -> None:
+    def linger(self, stream: V2Stream) -> None:
         """Have the stream closed in a moment."""
         self._lingering.add(stream)
-
-    def get_peer(self) -> IAddress:
-        return self._connection.get_peer()
-
-    def get_host(self) -> IAddress:
-        return self._connection.get_host()

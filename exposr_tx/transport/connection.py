@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IPushProducer
 
-__all__ = ["MessageConnection"]
+__all__ = ["Lost", "MessageConnection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """How a connection ended.
+
+    :ivar code: the close code; 1006 without a close frame.
+    :ivar clean: whether one of the sides said goodbye.
+    """
+
+    code: int
+    reason: str
+    clean: bool
 
 
 class MessageConnection(Protocol):
@@ -20,6 +34,9 @@ class MessageConnection(Protocol):
 
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """Queue one message, in two parts so that a large payload need not be copied."""
+
+    def send_now(self, message: bytes) -> None:
+        """One message that holds all there is to say for now: it need not wait for others."""
 
     def ping(self, payload: bytes) -> None:
         """Queue a ping; its answer is told by the session's ``pong_received``."""

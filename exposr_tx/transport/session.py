@@ -16,9 +16,13 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
+from exposr_tx.transport.batch import Batch
 from exposr_tx.transport.channels import Channels
 from exposr_tx.transport.liveness import Liveness
-from exposr_tx.wire.mux import Dialect, Event, Reply
+from exposr_tx.transport.native_channels import NativeChannels
+from exposr_tx.transport.streams import Streams
+from exposr_tx.wire.mux import Dialect, Reply
+from exposr_tx.wire.native import GoAwayCode, NativeMux, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -28,11 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "Session"]
 
+#: WebSocket close codes.
+PROTOCOL_ERROR: Final = 1002
+TOO_LARGE: Final = 1009
+
 #: Streams open at once on one session.
 MAX_STREAMS: Final = 4096
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
+
+#: What our pings begin with: the dialect's have eight bytes, a counter has four.
+_PING_START: Final = bytes(4)
 
 
 @implementer(IPushProducer)
@@ -48,36 +59,57 @@ class Session:
     :param watches_server: see :class:`~exposr_tx.transport.liveness.Liveness`.
     :param on_end: called once, with the reason, when the session is over; its
         streams have ended then.
+    :param on_going: called when the peer says that it will go: no more streams can be opened.
     :param wall_clock: epoch seconds, for ``alive_at``.
     """
 
     def __init__(
         self,
         connection: MessageConnection,
-        mux: Dialect,
+        mux: Dialect | NativeMux,
         clock: IReactorTime,
         factory: IProtocolFactory | None = None,
         max_streams: int = MAX_STREAMS,
         watches_server: bool = False,
         on_end: Callable[[str], None] | None = None,
+        on_going: Callable[[], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.connection = connection
         self._mux = mux
         self._on_end = on_end
-        self._liveness = Liveness(clock, connection.ping, self.fail, watches_server, wall_clock)
-        self._channels = Channels(
-            connection,
-            mux,
-            clock,
-            factory,
-            max_streams,
-            self._liveness.barrier,
-            self._check_idle,
-        )
+        self._on_going = on_going
+        self._batch = Batch(connection, clock) if isinstance(mux, NativeMux) else None
+        self._send = connection.send if self._batch is None else self._batch.send
+        ping = connection.ping if self._batch is None else self._ping
+        self._liveness = Liveness(clock, ping, self.fail, watches_server, wall_clock)
+        self._channels: Streams
+        if isinstance(mux, NativeMux):
+            assert self._batch is not None
+            self._channels = NativeChannels(
+                connection,
+                mux,
+                self._batch,
+                clock,
+                factory,
+                max_streams,
+                self._check_idle,
+                self._peer_goes,
+            )
+        else:
+            self._channels = Channels(
+                connection,
+                mux,
+                clock,
+                factory,
+                max_streams,
+                self._liveness.barrier,
+                self._check_idle,
+            )
         self._turns = self._channels.turns
         self._dispatch: dict[type, Callable[[Any], None]] = {
             **self._channels.dispatch,
+            Ponged: self._ponged,
             Reply: self._reply,
         }
         self._unread_replies = 0
@@ -152,10 +184,17 @@ class Session:
         self._idle.append(idle)
         return idle
 
+    def go_away(self, reason: str) -> None:
+        """Tell the peer that the connection will be closed, where the dialect can say so."""
+        if isinstance(self._mux, NativeMux) and self.is_open:
+            self._send(self._mux.goaway(GoAwayCode.DRAINING, reason))
+
     def close(self, code: int, reason: str) -> None:
         """Close all streams, then the connection."""
         if not self._over:
             self._channels.close_all()
+            if self._batch is not None:
+                self._batch.flush()
             self.connection.close(code, reason)
             self._end(reason or f"closed with {code}")
 
@@ -169,10 +208,20 @@ class Session:
             self.connection.abort(reason)
             self._end(reason)
 
+    def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+        """The peer breaks the protocol. Native peers are told; others know no such close."""
+        if self._batch is None:
+            self.fail(reason)
+        elif not self._over:
+            self.connection.close(code, reason)
+            self._end(reason)
+
     def _end(self, reason: str) -> None:
         if self._over:
             return
         self._over = True
+        if self._batch is not None:
+            self._batch.drop()
         self._channels.end(reason)
         self._liveness.stop()
         self._check_idle()
@@ -205,13 +254,13 @@ class Session:
         """It is complete."""
         self._act(self._mux.message_end)
 
-    def _act(self, receive: Callable[..., Sequence[Event]], *data: bytes) -> None:
+    def _act(self, receive: Callable[..., Sequence[object]], *data: bytes) -> None:
         if self._over:
             return
         try:
             events = receive(*data)
         except RemoteProtocolError as error:
-            self.fail(str(error))
+            self.violated(str(error))
             return
         for event in events:
             self._dispatch[type(event)](event)
@@ -219,8 +268,20 @@ class Session:
     def _reply(self, event: Reply) -> None:
         if self._over:
             return
-        self.connection.send(event.message)
+        self._send(event.message)
         self.replied(len(event.message))
+
+    def _ping(self, payload: bytes) -> None:
+        assert isinstance(self._mux, NativeMux)
+        self._send(self._mux.ping(_PING_START + payload))
+
+    def _ponged(self, event: Ponged) -> None:
+        if event.payload.startswith(_PING_START):
+            self.pong_received(event.payload[len(_PING_START) :])
+
+    def _peer_goes(self) -> None:
+        if self._on_going is not None:
+            self._on_going()
 
     def replied(self, size: int) -> None:
         """An answer was queued that the peer can ask for without limit."""

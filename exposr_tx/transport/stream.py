@@ -1,7 +1,7 @@
 """One channel of a multiplexed connection, as a Twisted transport.
 
 A :class:`Stream` stands between a Protocol (ingress's, a splice, anybody's) and
-the :class:`~exposr_tx.transport.channels.Channels` of the connection that carries it.
+the :class:`~exposr_tx.transport.streams.Streams` of the connection that carries it.
 It owns the flow control of its channel, in both directions; nothing here waits
 for anything but its own peer and its connection's transport.
 """
@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITransport
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,8 +21,9 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IProtocol, IPullProducer
 
+    from exposr_tx.errors import ExposrError
     from exposr_tx.interfaces import Origin
-    from exposr_tx.transport.channels import Channels
+    from exposr_tx.transport.streams import Streams
 
 __all__ = ["HIGH_WATER", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
 
@@ -41,14 +41,10 @@ SEND_LIMIT: Final = 64 * 1024 * 1024
 #: that wait take turns with it.
 QUANTUM: Final = 256 * 1024
 
-#: A peer may hold this much without having said PAUSE (its high-water mark is
-#: 16 KiB on Node 20), and loses it when CLOSE arrives; see :meth:`Stream._finish`.
-UNHEARD: Final = 16 * 1024
-
 
 @implementer(ITransport, IPushProducer, IConsumer)
 class Stream:
-    """One channel.
+    """One channel; what its dialect decides is in a subclass.
 
     :ivar origin: where the stream comes from, as its opener said.
     :ivar disconnecting: whether loseConnection was called.
@@ -66,7 +62,6 @@ class Stream:
         "_lost",
         "_open",
         "_paused",
-        "_peer_paused",
         "_producer",
         "_producer_paused",
         "_pulling",
@@ -82,7 +77,7 @@ class Stream:
         "protocol",
     )
 
-    def __init__(self, channels: Channels, channel: int, origin: Origin | None) -> None:
+    def __init__(self, channels: Streams, channel: int, origin: Origin | None) -> None:
         self._channels = channels
         self._channel = channel
         self.origin = origin
@@ -104,7 +99,6 @@ class Stream:
         self._received: deque[bytes] = deque()
         self._received_size = 0
         self._paused = False  # our protocol has paused us
-        self._peer_paused = False  # we have paused the peer
         self._delivering = False
         self._ending: Failure | None = None  # connectionLost waits for received bytes
 
@@ -244,30 +238,13 @@ class Stream:
     def getTcpKeepAlive(self) -> bool:
         return True
 
+    def fail(self, error: ExposrError) -> None:
+        """Close at once, and tell the peer why where the dialect can."""
+        self.abortConnection()
+
     def _finish(self) -> None:
-        """Everything is written: close, when that cannot hurt what was written.
-
-        A peer throws away what it has not consumed when CLOSE arrives. So while
-        it pauses us we wait; after much data we wait for an answer to a ping,
-        since a PAUSE may be on its way; and then a moment (section C.6).
-        """
-        if not self._open or self._held:
-            return
-        if not self._sent:
-            self.close_now()
-        elif self._sent > UNHEARD:
-            self._sent = 1
-            self._channels.barrier(self._finish)
-        else:
-            self._channels.linger(self)
-
-    def close_now(self) -> None:
-        """Send CLOSE; called when the moment after the last data is over."""
-        if self._open and not self._held:
-            self._open = False
-            self._discard()
-            self._channels.send_close(self._channel)
-            self._end_soon(connectionDone)
+        """Everything is written: close, when that cannot hurt what was written."""
+        raise NotImplementedError
 
     def _abort(self, error: Exception) -> None:
         if self._open:
@@ -338,7 +315,7 @@ class Stream:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if (self._received or self._peer_paused) and not self._delivering:
+        if not self._delivering:
             self._deliver()
 
     def stopProducing(self) -> None:
@@ -351,15 +328,15 @@ class Stream:
                 data = self._received.popleft()
                 self._received_size -= len(data)
                 self._give(data)
+                self._taken(len(data))
         finally:
             self._delivering = False
         if self._received or self._paused:
             return
         if self._ending is not None:
             self._end(self._ending)
-        elif self._peer_paused and self._open:
-            self._peer_paused = False
-            self._channels.send_resume(self._channel)
+        else:
+            self._all_delivered()
 
     def _give(self, data: bytes) -> None:
         assert self.protocol is not None
@@ -370,44 +347,17 @@ class Stream:
             self._log.failure("a protocol failed on data from {stream!r}", stream=self)
             self._abort(error)
 
+    def _taken(self, size: int) -> None:
+        """The protocol has taken bytes that were kept for it."""
+
+    def _all_delivered(self) -> None:
+        """The protocol has taken everything, and wants more."""
+
     # What the channels tell ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if not self._open:
-            return
-        if not (self._paused or self._delivering or self._received):
-            self._give(data)
-            return
-        self._received.append(data)
-        self._received_size += len(data)
-        if self._received_size > HIGH_WATER and not self._peer_paused:
-            self._peer_paused = True
-            self._channels.send_pause(self._channel)
-        if self._received_size > RECEIVE_LIMIT:
-            self._log.warn("a stream is ended: its peer ignores PAUSE")
-            self._abort(ConnectionLost("the peer ignores PAUSE"))
-
-    def peer_paused(self) -> None:
-        self._held = True
-        self._pause_producer()
-
-    def peer_resumed(self) -> None:
-        self._held = False
-        # It has taken what came before its PAUSE; only a moment is due now.
-        self._sent = min(self._sent, 1)
-        self._wait()
-
-    def peer_closed(self, reason: str) -> None:
-        """The peer has closed, for a reason if not in the ordinary way."""
-        self._open = False
-        self._stop_sending()
-        failure = Failure(ConnectionLost(reason)) if reason else connectionDone
-        if self._lost:
-            return
-        if self._received and not self.disconnecting:
-            self._ending = failure  # what has arrived is delivered first
-        else:
-            self._end(failure)
+        """Bytes of the peer's; they are kept while the protocol has paused us."""
+        raise NotImplementedError
 
     def session_lost(self, reason: Failure) -> None:
         """The connection that carried the channel is gone."""

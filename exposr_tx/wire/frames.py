@@ -64,11 +64,11 @@ class FrameReader:
         "_first",
         "_mask",
         "_mask_bit",
-        "_max_message",
         "_missing",
         "_size",
         "_unmask",
         "inside_message",
+        "max_message",
         "too_large",
     )
 
@@ -81,7 +81,7 @@ class FrameReader:
         self.inside_message = False
         self.too_large = False
         self._mask_bit = 0x80 if peer_masks else 0
-        self._max_message = max_message
+        self.max_message = max_message
         self._unmask = unmask
         self._size = 0  # of the message so far
         # A frame that has not arrived completely: bytes to come, whether the message
@@ -135,7 +135,7 @@ class FrameReader:
                     break
                 self._mask = data[start - 4 : start]
             self._size += length
-            if self._size > self._max_message:
+            if self._size > self.max_message:
                 self.too_large = True
                 break
             final = data[pos] >= 0x80

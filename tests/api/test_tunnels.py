@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -515,6 +516,14 @@ class BareTests(ApiCase):
     """A server without TCP, behind a proxy that does TLS."""
 
     settings = ApiSettings("https://tun.example:443", api_url="https://api.tun.example/")
+
+    def test_protocols(self) -> None:
+        """The dialects that clients may offer are listed, where there are any."""
+        self.assertNotIn("protocols", self.mine("PUT", PATH, {}).json["transport"]["ws"])
+        self.settings = replace(self.settings, ws_protocols=("exposr-tx.1",))
+        self.setUp()
+        shown = self.mine("PUT", PATH, {}).json
+        self.assertEqual(shown["transport"]["ws"]["protocols"], ["exposr-tx.1"])
 
     def test_urls(self) -> None:
         """URLs carry the options' hosts, without default ports."""

@@ -29,11 +29,15 @@ class Line:
 
     def __init__(self) -> None:
         self.lost: Deferred[Lost] = Deferred()
+        self.leaving: Deferred[None] = Deferred()
 
     def close(self) -> None:
         self.end(1000, "")
 
+    closed = False
+
     def end(self, code: int, reason: str) -> None:
+        self.closed = True
         lost, self.lost = self.lost, Deferred()
         lost.callback(Lost(code, reason, True))
 
@@ -69,7 +73,7 @@ class Server:
         finally:
             self.busy -= 1
 
-    async def dial(self, url: str, factory: Any) -> Line:
+    async def dial(self, url: str, factory: Any, native: bool = False) -> Line:
         self.dials += 1
         line = Line()
         self.lines.append(line)
@@ -118,6 +122,31 @@ class TunnelPortTests(SynchronousTestCase):
         self.server.hang = None
         hang.callback(None)
         self.assertEqual(self.log.lines, ["connected 1/2", "connected 2/2"])
+
+    def test_going_away(self) -> None:
+        """A server that says it will go keeps its connection until another one is open."""
+        port = self.start()
+        self.clock.advance(5)
+        old = self.server.lines[0]
+        old.leaving.callback(None)
+        self.assertEqual(self.server.dials, 3)
+        self.assertEqual(self.log.lines[2:], ["lost 1 1001", "connected 1/2"])
+        stopped = maybeDeferred(port.stopListening)
+        self.successResultOf(stopped)
+        self.assertTrue(old.closed)
+
+    def test_going_away_at_once(self) -> None:
+        """One that says so again and again is not asked again and again."""
+        self.start()
+        self.server.lines[0].leaving.callback(None)
+        self.assertEqual(self.server.dials, 2)
+
+    def test_native(self) -> None:
+        """The native dialect is offered where the tunnel lists it."""
+        self.assertFalse(tunnel().speaks_native)
+        for protocols, native in ((["exposr-tx.1"], True), (["x"], False), ("exposr-tx.1", False)):
+            listed = Tunnel({"transport": {"ws": {"protocols": protocols}}})
+            self.assertIs(listed.speaks_native, native)
 
     def test_listen(self) -> None:
         """listen fires with a port that knows the public URL."""

@@ -88,6 +88,9 @@ class Link:
         self.sent.append(message)
         self.outbox.append(("message", message))
 
+    def send_now(self, message: bytes) -> None:
+        self.send(message)
+
     def ping(self, payload: bytes) -> None:
         self.outbox.append(("ping", payload))
 

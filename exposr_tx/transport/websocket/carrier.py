@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
 
 from exposr_tx.direct import read_much, writer_of
+from exposr_tx.transport.connection import Lost
+from exposr_tx.transport.session import TOO_LARGE
 from exposr_tx.transport.websocket.masking import SMALL, mask_from, masked, unmasked
 from exposr_tx.transport.websocket.settings import CLOSE_TIMEOUT, MAX_MESSAGE, Silence
 from exposr_tx.wire.frames import FrameReader, frame_head
+from exposr_tx.wire.native import MESSAGE_SIZE
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import (
@@ -39,27 +41,16 @@ _CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 _CONNECTING: Final = WebSocketProtocol.STATE_CONNECTING
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """How a connection ended.
-
-    :ivar code: the close code; 1006 without a close frame.
-    :ivar clean: whether one of the sides said goodbye.
-    """
-
-    code: int
-    reason: str
-    clean: bool
-
-
 class Carrier:
     """A session's connection. Mixed into autobahn's protocol classes, before them.
 
     :cvar peer_masks: whether the peer masks its frames: clients do, and only they.
+    :ivar native: whether the native dialect was agreed on, rather than exposr v2.
     """
 
     log = Silence()
     peer_masks = False
+    native = False
     session: Session | None = None
 
     # Of autobahn:
@@ -93,6 +84,11 @@ class Carrier:
             except OSError:  # a UNIX socket
                 pass
         self._connectionMade()  # type: ignore[attr-defined]
+
+    def limit_messages(self) -> None:
+        """The websocket is open, and its dialect known: so is how long a message may be."""
+        if self.native:
+            self._reader = FrameReader(self.peer_masks, MESSAGE_SIZE, unmasked)
 
     # Receiving -------------------------------------------------------------
 
@@ -137,7 +133,8 @@ class Carrier:
             if last:
                 session.message_end()
         if reader.too_large:
-            session.fail(f"a message of more than {MAX_MESSAGE} bytes")
+            limit = reader.max_message
+            session.violated(f"a message of more than {limit} bytes", TOO_LARGE)
 
     def onPing(self, payload: bytes) -> None:
         if self.session is not None:
@@ -151,8 +148,15 @@ class Carrier:
 
     # MessageConnection -----------------------------------------------------
 
+    def send_now(self, message: bytes) -> None:
+        """One message, given to the socket where nothing waits before it."""
+        self._send(message, b"", 0)
+
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """One message, in one frame."""
+        self._send(head, payload, LARGE)
+
+    def _send(self, head: bytes, payload: bytes, direct_from: int) -> None:
         if self.state != _OPEN:
             return
         size = len(head) + len(payload)
@@ -168,7 +172,7 @@ class Carrier:
                 frame = bytearray(start + head)
                 frame += payload
                 mask_from(frame, len(start), mask)
-        if size >= LARGE:
+        if size >= direct_from:
             self._write_directly(frame)
         else:
             self.transport.write(bytes(frame))

@@ -17,6 +17,7 @@ from exposr_tx.transport.session import MAX_STREAMS, Session
 from exposr_tx.transport.websocket.carrier import Carrier, Lost
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.wire.mux import MuxV2
+from exposr_tx.wire.native import SUBPROTOCOL, NativeMux, is_native
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import (
@@ -33,6 +34,8 @@ MAX_HEAD: Final = 32 * 1024
 MAX_REFUSAL: Final = 16 * 1024
 
 _ERROR: Final = re.compile(rb'"error"\s*:\s*"(\w{1,64})"')
+_CHOSEN: Final = re.compile(rb"\r\nSec-WebSocket-Protocol:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
+_DIALECT: Final = re.compile(rb"\r\nExposr-Dialect:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -58,11 +61,13 @@ class ClientConnection:
 
     :ivar session: its streams and counters.
     :ivar lost: fires once, with :class:`Lost`, when the connection is over.
+    :ivar leaving: fires when the server says that it will go, if it ever does.
     """
 
-    def __init__(self, session: Session, lost: Deferred[Lost]) -> None:
+    def __init__(self, session: Session, lost: Deferred[Lost], leaving: Deferred[None]) -> None:
         self.session = session
         self.lost = lost
+        self.leaving = leaving
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.session!r}>"
@@ -86,6 +91,8 @@ class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
             "Sec-WebSocket-Key": self.websocket_key.decode("ascii"),
             **self.factory.fields,
         }
+        if self.factory.offers_native:
+            fields["Sec-WebSocket-Protocol"] = SUBPROTOCOL
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self.transport.write(f"GET {self.factory.target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
 
@@ -99,6 +106,15 @@ class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
         if status is not None and status[1] != b"101":
             self._refused(int(status[1]), head + b"\r\n", body)
             return
+        if self.factory.offers_native:
+            # An exposrd echoes any subprotocol; the other field says who has understood it.
+            chosen = [value.strip() for value in _CHOSEN.findall(head + b"\r\n")]
+            dialects = [value.decode("latin-1") for value in _DIALECT.findall(head + b"\r\n")]
+            self.native = (
+                chosen == [SUBPROTOCOL.encode()] and len(dialects) == 1 and is_native(dialects[0])
+            )
+            if chosen == [SUBPROTOCOL.encode()]:
+                self.data = _CHOSEN.sub(b"", head + b"\r\n")[:-2] + end + body
         try:
             super().processHandshake()
         except Exception as error:
@@ -114,6 +130,7 @@ class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
             self.abort("refused")
 
     def onOpen(self) -> None:
+        self.limit_messages()
         self.session = self.factory.make_session(self)
         self.session.start()
         self.factory.succeeded(self.session)
@@ -137,6 +154,7 @@ class _ClientFactory(WebSocketClientFactory):
         clock: IReactorTime,
         headers: Mapping[str, str],
         max_streams: int,
+        offers_native: bool,
     ) -> None:
         super().__init__(reactor=clock)
         parts = urlsplit(url)
@@ -154,21 +172,28 @@ class _ClientFactory(WebSocketClientFactory):
         self._streams = streams
         self._clock = clock
         self._max_streams = max_streams
+        self.offers_native = offers_native
+        self._leaving: Deferred[None] = Deferred()
         self._batched_timer = Timers(clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **limits())
 
     def make_session(self, protocol: _ClientProtocol) -> Session:
         return Session(
             protocol,
-            MuxV2(opener=False),
+            NativeMux(is_server=False) if protocol.native else MuxV2(opener=False),
             self._clock,
             self._streams,
             max_streams=self._max_streams,
             watches_server=True,
+            on_going=self._going,
         )
 
+    def _going(self) -> None:
+        if not self._leaving.called:
+            self._leaving.callback(None)
+
     def succeeded(self, session: Session) -> None:
-        self.opened.callback(ClientConnection(session, self._lost))
+        self.opened.callback(ClientConnection(session, self._lost, self._leaving))
 
     def ended(self, lost: Lost) -> None:
         if not self.opened.called:
@@ -188,6 +213,7 @@ def connect(
     clock: IReactorTime,
     headers: Mapping[str, str] | None = None,
     max_streams: int = MAX_STREAMS,
+    offers_native: bool = False,
 ) -> Deferred[ClientConnection]:
     """Open a client's websocket to its server.
 
@@ -195,11 +221,12 @@ def connect(
     :param url: what the server gave as ``transport.ws.url``; its target is used verbatim.
     :param factory: builds the protocol for each stream that the server opens.
     :param headers: further fields of the handshake.
+    :param offers_native: whether the server lists the native dialect in the tunnel's JSON.
     :return: fires when the websocket is open. Errbacks with what the endpoint fails
         with, with UpgradeRefused, or with ConnectFailed; may be cancelled.
     :raises ValueError: the URL is none of a websocket.
     """
-    websocket = _ClientFactory(url, factory, clock, headers or {}, max_streams)
+    websocket = _ClientFactory(url, factory, clock, headers or {}, max_streams, offers_native)
 
     def connected(protocol: Any) -> Deferred[ClientConnection]:
         websocket.websocket = protocol

@@ -28,6 +28,13 @@ from exposr_tx.transport.session import MAX_STREAMS, Session
 from exposr_tx.transport.websocket.carrier import Carrier
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.wire.mux import MuxV2
+from exposr_tx.wire.native import (
+    DIALECT,
+    DIALECT_FIELD,
+    SUBPROTOCOL,
+    NativeMux,
+    offers_native,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -37,7 +44,7 @@ __all__ = ["WebsocketEndpoint", "WebsocketUpstream"]
 _PATH: Final = re.compile(rb"/v1/tunnel/([^/?]+)/ws-endpoint/?", re.IGNORECASE)
 
 #: What of a client's handshake is declined by not looking at it: no extension and
-#: no subprotocol is spoken, and browsers' origins mean nothing here.
+#: no subprotocol is autobahn's to choose, and browsers' origins mean nothing here.
 _DECLINED: Final = re.compile(
     rb"\r\n(?:Origin|Sec-WebSocket-(?:Extensions|Protocol)):[^\r\n]*", re.IGNORECASE
 )
@@ -49,10 +56,11 @@ class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
     peer_masks = True
     factory: _ServerFactory
 
-    def __init__(self, tunnel_id: str, origin: Origin) -> None:
+    def __init__(self, tunnel_id: str, origin: Origin, native: bool) -> None:
         super().__init__()
         self.tunnel_id = tunnel_id
         self.origin = origin
+        self.native = native
         self.upstream: WebsocketUpstream | None = None
 
     def processHandshake(self) -> None:
@@ -61,8 +69,10 @@ class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
             self.data = _DECLINED.sub(b"", head) + end + rest
         super().processHandshake()
 
-    def onConnect(self, request: Any) -> None:
+    def onConnect(self, request: Any) -> tuple[None, dict[str, str]]:
         """Any request will do: the endpoint has admitted it."""
+        agreed = {"Sec-WebSocket-Protocol": SUBPROTOCOL, DIALECT_FIELD: DIALECT}
+        return None, agreed if self.native else {}
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
         # A refusal without a body leaves existing clients waiting for ever.
@@ -73,6 +83,7 @@ class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
         self.transport.write("\r\n".join(lines).encode("latin-1") + body)
 
     def onOpen(self) -> None:
+        self.limit_messages()
         upstream = WebsocketUpstream(self, self.factory.endpoint)
         self.upstream = upstream
         self.session = upstream.session
@@ -106,10 +117,11 @@ class WebsocketUpstream:
         self.accepting = True
         self.session = Session(
             protocol,
-            MuxV2(opener=True),
+            NativeMux(is_server=True) if protocol.native else MuxV2(opener=True),
             endpoint.clock,
             max_streams=endpoint.max_streams,
             on_end=self._ended,
+            on_going=self._going,
         )
         self._protocol = protocol
         self._endpoint = endpoint
@@ -154,6 +166,9 @@ class WebsocketUpstream:
         )
         self.close(1011, "internal error")
 
+    def _going(self) -> None:
+        self.accepting = False
+
     def _ended(self, reason: str) -> None:
         self.accepting = False
         self._gone = True
@@ -194,9 +209,12 @@ class WebsocketUpstream:
     def drain(self) -> Deferred[None]:
         """Take no new streams; say goodbye (1001) when the last one has ended.
 
+        A native client is told at once, so that it can be connected elsewhere by then.
+
         :return: fires then; :meth:`close` makes it fire at once.
         """
         self.accepting = False
+        self.session.go_away("Server shutting down")
         drained = self.session.drained()
         drained.addCallback(lambda _: self.close(1001, "Server shutting down"))
         return drained
@@ -253,9 +271,11 @@ class WebsocketEndpoint:
     def admit(
         self, target: bytes, fields: list[tuple[bytes, bytes]], origin: Origin
     ) -> Deferred[IProtocol]:
-        return Deferred.fromCoroutine(self._admit(target, origin))
+        return Deferred.fromCoroutine(self._admit(target, fields, origin))
 
-    async def _admit(self, target: bytes, origin: Origin) -> IProtocol:
+    async def _admit(
+        self, target: bytes, fields: list[tuple[bytes, bytes]], origin: Origin
+    ) -> IProtocol:
         path, _, query = target.partition(b"?")
         match = _PATH.search(path)
         if match is None:
@@ -274,7 +294,7 @@ class WebsocketEndpoint:
         except ExposrError as error:
             self.journal.refused(tunnel_id, origin.peer, error)
             raise
-        protocol = _ServerProtocol(tunnel_id, origin)
+        protocol = _ServerProtocol(tunnel_id, origin, offers_native(fields))
         protocol.factory = self._factory
         return protocol
 

@@ -1,0 +1,76 @@
+"""The native dialect, exposr-tx.1: several frames in a message, credit, half-close, metadata.
+
+Specified in docs/protocols/exposr-tx-1.md; the names of its sections stand as
+sources in the modules here.
+"""
+
+from __future__ import annotations
+
+from exposr_tx.wire.mux.events import Data, Reply
+from exposr_tx.wire.native.codes import GoAwayCode, ResetCode
+from exposr_tx.wire.native.events import (
+    Attached,
+    Attaching,
+    Closed,
+    Credited,
+    Detached,
+    Ended,
+    Event,
+    GoingAway,
+    Opened,
+    Ponged,
+    Refused,
+)
+from exposr_tx.wire.native.flow import (
+    CONNECTION_WINDOW,
+    GROWN_WINDOWS,
+    MAX_HELD,
+    MAX_WINDOW,
+    STREAM_WINDOW,
+)
+from exposr_tx.wire.native.frames import DATA_SIZE, JSON_SIZE, MESSAGE_SIZE, REASON_SIZE
+from exposr_tx.wire.native.metadata import Metadata, Tls
+from exposr_tx.wire.native.mux import MAX_STREAMS, NativeMux
+from exposr_tx.wire.native.negotiation import (
+    DIALECT,
+    DIALECT_FIELD,
+    SUBPROTOCOL,
+    is_native,
+    offers_native,
+)
+
+__all__ = [
+    "CONNECTION_WINDOW",
+    "DATA_SIZE",
+    "DIALECT",
+    "DIALECT_FIELD",
+    "GROWN_WINDOWS",
+    "JSON_SIZE",
+    "MAX_HELD",
+    "MAX_STREAMS",
+    "MAX_WINDOW",
+    "MESSAGE_SIZE",
+    "REASON_SIZE",
+    "STREAM_WINDOW",
+    "SUBPROTOCOL",
+    "Attached",
+    "Attaching",
+    "Closed",
+    "Credited",
+    "Data",
+    "Detached",
+    "Ended",
+    "Event",
+    "GoAwayCode",
+    "GoingAway",
+    "Metadata",
+    "NativeMux",
+    "Opened",
+    "Ponged",
+    "Refused",
+    "Reply",
+    "ResetCode",
+    "Tls",
+    "is_native",
+    "offers_native",
+]

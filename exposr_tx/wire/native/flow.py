@@ -1,0 +1,106 @@
+"""What one stream may still send, and what its receiver holds and grants.
+
+Source: docs/protocols/exposr-tx-1.md, "Credit". The window of a stream is what
+its peer may have sent without our consumer's having taken it; it is what memory
+a stream can cost. It grows while the consumer keeps up, and shrinks when it lags.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "CONNECTION_WINDOW",
+    "GROWN_WINDOWS",
+    "MAX_CREDIT",
+    "MAX_HELD",
+    "MAX_WINDOW",
+    "STREAM_WINDOW",
+    "Flow",
+]
+
+#: Bytes that each end may send on a new stream ("Credit").
+STREAM_WINDOW: Final = 256 * 1024
+
+#: Bytes that each end may send on a new connection, on all streams together. Enough for
+#: 160 MB/s at 100 ms.
+CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+
+#: Credit is counted with 31 bits.
+MAX_CREDIT: Final = 2**31 - 1
+
+#: The largest window that we give to a stream: 40 MB/s at 100 ms.
+MAX_WINDOW: Final = 4 * 1024 * 1024
+
+#: Bytes by which all windows of a connection may have grown together. Where that is used up,
+#: by consumers that were fast and then stopped, other streams keep what they have.
+GROWN_WINDOWS: Final = 16 * 1024 * 1024
+
+#: Bytes that all streams of a connection may hold together before we withhold the connection's
+#: credit: a thousand stopped readers. Up to there none of them hinders the others.
+MAX_HELD: Final = 256 * 1024 * 1024
+
+#: Windows that a consumer has to take, keeping up, before the window doubles. With one, what a
+#: slow visitor's socket buffers swallow at first (2.6 MB on loopback) would look fast enough
+#: for 2 MiB; so it comes to 1 MiB, and 4 MiB is reached after eight round trips.
+PATIENCE: Final = 2
+
+
+class Flow:
+    """One stream's, both ways.
+
+    :ivar credit: bytes that we may send; 0 once we have ended.
+    :ivar room: bytes that the peer may send; 0 once it has ended.
+    :ivar held: bytes received that the consumer has not taken.
+    :ivar window: what ``room`` and ``held`` come to after a grant.
+    :ivar sending: whether our half is open; ``receiving``: whether the peer's is.
+    :ivar drained: whether the consumer had taken everything at some time since the last grant.
+    """
+
+    __slots__ = ("_kept", "credit", "drained", "held", "receiving", "room", "sending", "window")
+
+    def __init__(self) -> None:
+        self.credit = STREAM_WINDOW
+        self.room = STREAM_WINDOW
+        self.held = 0
+        self.window = STREAM_WINDOW
+        self.sending = True
+        self.receiving = True
+        self.drained = True
+        self._kept = 0  # bytes granted since the window changed or the consumer lagged
+
+    def __repr__(self) -> str:
+        return f"<Flow may send {self.credit}, holds {self.held} of {self.window}>"
+
+    @property
+    def gone(self) -> bool:
+        """Both halves are over; what is held may still be handed on."""
+        return not (self.sending or self.receiving)
+
+    def end_sending(self) -> None:
+        self.sending = False
+        self.credit = 0
+
+    def end_receiving(self) -> None:
+        self.receiving = False
+        self.room = 0
+
+    def grant(self, spare: int) -> int:
+        """Bytes to grant, now that at least half of the window is missing; perhaps none.
+
+        :param spare: bytes by which the window may grow.
+        """
+        window = self.window
+        if self.drained:
+            self._kept += window - self.room - self.held
+            if self._kept >= PATIENCE * window and window < MAX_WINDOW and spare > 0:
+                self.window += min(window, MAX_WINDOW - window, spare)
+                self._kept = 0
+        else:
+            # Not more than what is missing is taken away: half of it at most.
+            self.window = max(STREAM_WINDOW, window // 2)
+            self._kept = 0
+        self.drained = not self.held
+        size = self.window - self.room - self.held
+        self.room += size
+        return size

@@ -1,0 +1,506 @@
+"""Sessions and streams that speak the native dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, UpstreamGone
+from exposr_tx.interfaces import Origin
+from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
+from exposr_tx.transport.session import Session
+from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
+from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, NativeMux
+from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders
+from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
+
+MIB = 1024 * 1024
+
+
+class NativePair(Pair):
+    """A server's session and a client's that speak the native dialect, on one clock."""
+
+    def __init__(self, max_streams: int = 100, **server: Any) -> None:
+        self.clock = Clock()
+        self.targets = Recorders()
+        self.visitors = Recorders()
+        self.here, self.there = Link(), Link()
+        self.here.peer, self.there.peer = self.there, self.here
+        self.mux = NativeMux(is_server=True)
+        self.server = Session(self.here, self.mux, self.clock, max_streams=max_streams, **server)
+        self.left: list[bool] = []
+        self.client = Session(
+            self.there,
+            NativeMux(is_server=False),
+            self.clock,
+            self.targets,
+            watches_server=True,
+            on_going=lambda: self.left.append(True),
+        )
+        self.here.session, self.there.session = self.server, self.client
+        self.server.start()
+        self.client.start()
+        self.pump()
+
+    def pump(self) -> None:
+        """Carry messages, turn for turn, until both sides are silent."""
+        for _ in range(2):
+            self.clock.advance(0)
+            while self.here.outbox or self.there.outbox:
+                super().pump()
+                self.clock.advance(0)
+
+
+@implementer(IHalfCloseableProtocol)
+class Half(Recorder):
+    """A recorder that goes on when its peer's half has ended."""
+
+    read_lost = write_lost = False
+
+    def readConnectionLost(self) -> None:
+        self.read_lost = True
+
+    def writeConnectionLost(self) -> None:
+        self.write_lost = True
+
+
+class HalfRecorders(Recorders):
+    def buildProtocol(self, addr: Any) -> Recorder:
+        self.built.append(Half())
+        return self.built[-1]
+
+
+class StreamTests(SynchronousTestCase):
+    """Streams of the native dialect."""
+
+    def setUp(self) -> None:
+        self.pair = NativePair()
+        self.visitor, self.target = self.pair.open()
+
+    def test_both_ways(self) -> None:
+        """What one end writes the other gets, whole and in order."""
+        self.visitor.stream.write(b"ask")
+        self.visitor.stream.writeSequence([b" ", b"more"])
+        self.target.stream.write(b"answer")
+        self.pair.pump()
+        self.assertEqual((self.target.received, self.visitor.received), (b"ask more", b"answer"))
+
+    def test_opens_at_once(self) -> None:
+        """A stream may be written to before its peer has heard of it."""
+        opened = self.successResultOf(self.pair.dial())
+        opened.transport.write(b"early")
+        self.pair.pump()
+        self.assertEqual(self.pair.targets.built[-1].received, b"early")
+
+    def test_the_visitor_is_known(self) -> None:
+        """On the client a stream's peer is the visitor."""
+        self.assertEqual(self.target.stream.getPeer(), ORIGIN.peer)
+        for address in (IPv6Address("TCP", "2001:db8::1", 7), IPv4Address("TCP", "10.0.0.1", 0)):
+            self.pair.server.open_stream(self.pair.visitors, Origin("http", address))
+            self.pair.pump()
+            self.assertEqual(self.pair.targets.built[-1].stream.getPeer(), address)
+
+    def test_an_address_that_is_none(self) -> None:
+        """What a proxy calls a visitor's address may be anything; then it is not told."""
+        nonsense = IPv4Address("TCP", "unknown", 1)
+        self.pair.server.open_stream(self.pair.visitors, Origin("http", nonsense))
+        self.pair.pump()
+        stream = self.pair.targets.built[-1].stream
+        self.assertEqual(stream.getPeer(), self.pair.there.get_peer())
+
+    @given(st.lists(st.binary(min_size=1, max_size=600_000), max_size=8), st.booleans())
+    @settings(deadline=None, max_examples=15)
+    def test_everything_arrives(self, pieces: list[bytes], paused: bool) -> None:
+        """However it is written, and though the reader stops now and then; then the end."""
+        pair = NativePair()
+        visitor, target = pair.open()
+        for piece in pieces:
+            if paused:
+                target.stream.pauseProducing()
+            visitor.stream.write(piece)
+            pair.pump()
+            target.stream.resumeProducing()
+        visitor.stream.loseConnection()
+        pair.pump()
+        self.assertEqual(target.received, b"".join(pieces))
+        self.assertEqual(target.reasons, [ConnectionDone])
+        self.assertEqual((len(pair.server), len(pair.client), len(pair.mux)), (0, 0, 0))
+
+    def test_a_stopped_reader(self) -> None:
+        """The receiver keeps no more than the window, the sender's producer is paused."""
+        producer = Producer()
+        self.visitor.stream.registerProducer(producer, True)
+        self.target.stream.pauseProducing()
+        written = 0
+        while not producer.paused:
+            self.visitor.stream.write(bytes(10_000))
+            written += 10_000
+            self.pair.pump()
+        self.assertLess(written, STREAM_WINDOW + 20_000)
+        self.assertLessEqual(self.target.stream._received_size, STREAM_WINDOW)
+        self.assertLess(self.visitor.stream._unsent_size, 20_000)
+        self.target.stream.resumeProducing()
+        self.pair.pump()
+        self.assertFalse(producer.paused)
+        self.assertEqual(len(self.target.received), written)
+
+    def test_a_reader_that_stops_after_a_while(self) -> None:
+        """A window that has grown is bounded too."""
+        producer = Producer()
+        self.visitor.stream.registerProducer(producer, True)
+        for _ in range(1024):
+            self.visitor.stream.write(bytes(64 * 1024))
+            self.pair.pump()
+        self.target.stream.pauseProducing()
+        while not producer.paused:
+            self.visitor.stream.write(bytes(64 * 1024))
+            self.pair.pump()
+        self.assertLessEqual(self.target.stream._received_size, MAX_WINDOW)
+
+    def test_others_flow(self) -> None:
+        """A stopped reader holds up nobody else."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(bytes(2 * MIB))
+        other, its_target = self.pair.open()
+        other.stream.write(bytes(40 * MIB))
+        self.pair.pump()
+        self.assertEqual(len(its_target.received), 40 * MIB)
+
+    def test_a_full_transport(self) -> None:
+        """While the connection is full nothing is given to it; then streams take turns."""
+        assert self.pair.here.producer is not None
+        self.pair.here.producer.pauseProducing()
+        self.visitor.stream.write(b"later")
+        self.pair.pump()
+        self.assertEqual(self.target.received, b"")
+        self.pair.here.producer.resumeProducing()
+        self.pair.pump()
+        self.assertEqual(self.target.received, b"later")
+
+    def test_a_close_is_an_end(self) -> None:
+        """What was written before is complete, though its reader has paused; no time passes."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"x" * 100_000)
+        self.visitor.stream.loseConnection()
+        self.pair.pump()
+        self.assertEqual((self.visitor.reasons, self.target.reasons), ([ConnectionDone], []))
+        self.target.stream.resumeProducing()
+        self.assertEqual(len(self.target.received), 100_000)
+        self.assertEqual(self.target.reasons, [ConnectionDone])
+        self.assertEqual((len(self.pair.server), len(self.pair.client)), (0, 0))
+
+    def test_an_abort_is_a_cut(self) -> None:
+        """The peer sees that the connection broke."""
+        self.target.stream.write(b"half of it")
+        self.target.stream.abortConnection()
+        self.pair.pump()
+        self.assertEqual(self.visitor.reasons, [ConnectionLost])
+        self.assertEqual(len(self.pair.mux), 0)
+
+    def test_why(self) -> None:
+        """What stopped the client is told to the server."""
+        for error in (TargetRefused, TargetFailed, StreamLimit, UpstreamGone):
+            visitor, target = self.pair.open()
+            target.stream.fail(error())
+            self.pair.pump()
+            self.assertEqual(visitor.reasons, [error])
+
+    def test_a_failing_protocol(self) -> None:
+        """Its stream ends, as one that broke; the others do not."""
+
+        def fail(_: Recorder) -> None:
+            raise ZeroDivisionError
+
+        self.target.on_data = fail
+        self.visitor.stream.write(b"x")
+        self.pair.pump()
+        self.assertEqual(self.visitor.reasons, [ConnectionLost])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.pair.server.is_open)
+
+    def test_half_close(self) -> None:
+        """Who can read on after its own end does, and what it gets is complete."""
+        self.pair.visitors, self.pair.targets = HalfRecorders(), HalfRecorders()
+        self.pair.client._channels._factory = self.pair.targets
+        visitor, target = self.pair.open()
+        assert isinstance(visitor, Half) and isinstance(target, Half)
+        visitor.stream.write(b"question")
+        visitor.stream.loseWriteConnection()
+        visitor.stream.write(b"never")
+        self.pair.pump()
+        self.assertEqual((target.received, target.read_lost), (b"question", True))
+        self.assertTrue(visitor.write_lost)
+        target.stream.write(b"a" * 600_000)
+        target.stream.loseConnection()
+        self.pair.pump()
+        self.assertEqual(len(visitor.received), 600_000)
+        self.assertEqual((visitor.reasons, target.reasons), ([ConnectionDone], [ConnectionDone]))
+        self.assertEqual(len(self.pair.mux), 1)  # the one of setUp
+
+    def test_an_end_without_half_close(self) -> None:
+        """A protocol that knows no half-closed connections loses it, after all data."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"last words")
+        self.visitor.stream.loseWriteConnection()
+        self.pair.pump()
+        self.assertEqual(self.target.reasons, [])
+        self.target.stream.resumeProducing()
+        self.pair.pump()
+        self.assertEqual(
+            (self.target.received, self.target.reasons), (b"last words", [ConnectionDone])
+        )
+        self.assertEqual(self.visitor.reasons, [ConnectionDone])
+
+    def test_pull_producer(self) -> None:
+        """It is asked for more as long as there is credit."""
+        stream = self.visitor.stream
+
+        class Pulled:
+            left = 40
+
+            def resumeProducing(self) -> None:
+                self.left -= 1
+                if self.left:
+                    stream.write(bytes(50_000))
+                else:
+                    stream.unregisterProducer()
+                    stream.loseConnection()
+
+            def stopProducing(self) -> None: ...
+
+        stream.registerProducer(Pulled(), False)
+        self.pair.pump()
+        self.assertEqual(len(self.target.received), 39 * 50_000)
+
+
+class SessionTests(SynchronousTestCase):
+    """Sessions of the native dialect."""
+
+    def test_batching(self) -> None:
+        """What is written in one turn is one message, under load; a lone write goes at once."""
+        pair = NativePair()
+        visitors = [pair.open()[0] for _ in range(20)]
+        pair.clock.advance(0.001)
+        pair.here.sent.clear()
+        visitors[0].stream.write(b"alone")
+        self.assertEqual(len(pair.here.sent), 1)
+        for visitor in visitors[1:]:
+            visitor.stream.write(b"together")
+        self.assertEqual(len(pair.here.sent), 1)
+
+        def next_turn() -> None:
+            self.assertEqual(len(pair.here.sent), 2)
+            for visitor in visitors:
+                visitor.stream.write(b"now the turn before had many")
+            self.assertEqual(len(pair.here.sent), 2)
+
+        pair.clock.callLater(0, next_turn)
+        pair.pump()
+        self.assertEqual(len(pair.here.sent), 3)
+        self.assertTrue(all(t.received.endswith(b"before had many") for t in pair.targets.built))
+
+    def test_a_large_write_keeps_its_place(self) -> None:
+        """It is not gathered, and what was gathered goes before it."""
+        pair = NativePair()
+        visitor, target = pair.open()
+        data = [b"a", b"b" * 10, b"c" * 50_000, b"d"]
+        for piece in data:
+            visitor.stream.write(piece)
+        pair.pump()
+        self.assertEqual(target.received, b"".join(data))
+
+    def test_messages_are_bounded(self) -> None:
+        """Whatever one turn makes, no message is larger than the dialect allows."""
+        pair = NativePair()
+        visitors = [pair.open()[0] for _ in range(50)]
+        for visitor in visitors:
+            for _ in range(10):
+                visitor.stream.write(bytes(15_000))
+        pair.pump()
+        self.assertLessEqual(max(map(len, pair.here.sent)), MIB)
+        self.assertTrue(all(len(t.received) == 150_000 for t in pair.targets.built))
+
+    def test_limit(self) -> None:
+        """One stream too many fails, and nothing is sent for it."""
+        pair = NativePair(max_streams=1)
+        pair.open()
+        self.failureResultOf(pair.dial(), StreamLimit)
+
+    def test_pings(self) -> None:
+        """Both sides ping in the dialect, and stay connected as long as they are answered."""
+        pair = NativePair()
+        pair.advance(60)
+        self.assertTrue(pair.server.is_open and pair.client.is_open)
+        self.assertEqual({kind for kind, _ in pair.here.outbox}, set())
+        answer = pair.server.probe()
+        pair.pump()
+        self.assertTrue(self.successResultOf(answer))
+
+    def test_a_dead_client(self) -> None:
+        """One that says nothing is given up after 18 s at most."""
+        pair = NativePair()
+        for _ in range(4):
+            pair.clock.advance(PING_INTERVAL)
+        pair.clock.advance(LAST_LOOK)
+        self.assertIsNotNone(pair.here.aborted)
+
+    def test_going_away(self) -> None:
+        """The client learns it before the connection is closed, and running streams go on."""
+        pair = NativePair()
+        visitor, target = pair.open()
+        pair.server.go_away("bye")
+        pair.pump()
+        self.assertEqual(pair.left, [True])
+        visitor.stream.write(b"still here")
+        pair.pump()
+        self.assertEqual(target.received, b"still here")
+
+    def test_a_client_that_goes(self) -> None:
+        """It gets no more streams."""
+        left: list[bool] = []
+        pair = NativePair(on_going=lambda: left.append(True))
+        pair.client.go_away("bye")
+        pair.pump()
+        self.assertEqual(left, [True])
+        self.failureResultOf(pair.dial(), UpstreamGone)
+
+    def test_close(self) -> None:
+        """Streams end as cut, on both sides, and waiting bytes are sent before the goodbye."""
+        pair = NativePair()
+        visitor, target = pair.open()
+        visitor.stream.write(b"one")
+        visitor.stream.write(b"two")
+        pair.server.close(1001, "bye")
+        pair.pump()
+        self.assertEqual(target.received, b"onetwo")
+        self.assertEqual((visitor.reasons, target.reasons), ([ConnectionLost], [ConnectionLost]))
+
+    def test_nonsense(self) -> None:
+        """A peer that breaks the protocol is told so, and loses the connection."""
+        pair = NativePair()
+        visitor, _ = pair.open()
+        pair.server.message(bytes.fromhex("00000001000000ff61"))
+        assert pair.here.closed is not None
+        self.assertEqual(pair.here.closed[0], 1002)
+        self.assertEqual(visitor.reasons, [ConnectionLost])
+
+    def test_attach(self) -> None:
+        """Further tunnels are not served yet: the answer says so, and nothing else breaks."""
+        pair = NativePair()
+        mux = pair.client._mux
+        assert isinstance(mux, NativeMux)
+        _, frame = mux.attachments.attach("other", "token")
+        pair.server.message(frame)
+        pair.clock.advance(0)
+        self.assertIn(b"TUNNEL_NOT_FOUND", b"".join(pair.here.sent))
+        self.assertTrue(pair.server.is_open)
+
+
+class UpgradeTests(SynchronousTestCase):
+    """How a server's and a client's websockets agree on a dialect."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.admission = Admission()
+        self.endpoint = WebsocketEndpoint(self.admission, self.clock)
+
+    def answer(self, *offers: tuple[bytes, bytes]) -> bytes:
+        """The head of the server's answer to an upgrade request."""
+        fields = [(name.lower(), value) for name, value in offers]
+        target = b"/v1/tunnel/my-tunnel/ws-endpoint?t=good"
+        protocol: Any = self.successResultOf(self.endpoint.admit(target, fields, ORIGIN))
+        wire = Wire()
+        protocol.makeConnection(wire)
+        lines = [f"{name.decode()}: {value.decode()}" for name, value in offers]
+        protocol.dataReceived(head(*lines))
+        return wire.taken().partition(b"\r\n\r\n")[0] + b"\r\n"
+
+    def client(self, extra: str, native: bool = True) -> tuple[ClientConnection, bytes]:
+        """A client that got a 101 with further fields, and its request."""
+        wire = Wire()
+        endpoint: Any = Dialling(wire)
+        connecting = connect(endpoint, URL, Recorders(), self.clock, offers_native=native)
+        request = wire.value()
+        endpoint.protocol.dataReceived(
+            accept(wire).replace(b"\r\n\r\n", extra.encode() + b"\r\n\r\n")
+        )
+        return self.successResultOf(connecting), request
+
+    def test_server(self) -> None:
+        """Who offers it gets both fields, nobody else gets either."""
+        offer = b"Sec-WebSocket-Protocol"
+        for offers in (
+            [(offer, b"exposr-tx.1")],
+            [(offer, b"mqtt, exposr-tx.1")],
+            [(offer, b"exposr-tx.1"), (b"Exposr-Dialect", b"1.7")],
+        ):
+            answer = self.answer(*offers)
+            self.assertIn(b"\r\nSec-WebSocket-Protocol: exposr-tx.1\r\n", answer)
+            self.assertIn(b"\r\nExposr-Dialect: 1\r\n", answer)
+        for offers in (
+            [],
+            [(offer, b"mqtt")],
+            [(offer, b"exposr-tx.2")],
+            [(offer, b"exposr-tx.1"), (b"Exposr-Dialect", b"2")],
+        ):
+            answer = self.answer(*offers).lower()
+            self.assertIn(b"101", answer)
+            self.assertNotIn(b"protocol:", answer)
+            self.assertNotIn(b"dialect", answer)
+
+    def test_client(self) -> None:
+        """Only both fields make it native; an exposrd that echoes the offer gets version 2."""
+        echo = "\r\nSec-WebSocket-Protocol: exposr-tx.1"
+        for extra, native in (
+            (echo + "\r\nExposr-Dialect: 1", True),
+            (echo + "\r\nexposr-dialect: 1.12", True),
+            (echo, False),
+            (echo + "\r\nExposr-Dialect: 2", False),
+            ("\r\nExposr-Dialect: 1", False),
+            ("", False),
+        ):
+            connection, request = self.client(extra)
+            self.assertIn(b"\r\nSec-WebSocket-Protocol: exposr-tx.1\r\n", request)
+            self.assertIs(isinstance(connection.session._mux, NativeMux), native, extra)
+
+    def test_not_offered(self) -> None:
+        """A client whose server does not list the dialect does not mention it."""
+        connection, request = self.client("\r\nExposr-Dialect: 1", native=False)
+        self.assertNotIn(b"Protocol", request)
+        self.assertNotIsInstance(connection.session._mux, NativeMux)
+
+    def test_a_message_too_long(self) -> None:
+        """More than the dialect allows is answered with 1009."""
+        connection, _ = self.client("\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1")
+        carrier: Any = connection.session.connection
+        carrier.dataReceived(b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big"))
+        self.assertEqual(carrier.localCloseCode, 1009)
+
+    def test_draining(self) -> None:
+        """The client is told with GOAWAY, then 1001 follows the last stream."""
+        target = b"/v1/tunnel/my-tunnel/ws-endpoint?t=good"
+        offer = (b"sec-websocket-protocol", b"exposr-tx.1")
+        protocol: Any = self.successResultOf(self.endpoint.admit(target, [offer], ORIGIN))
+        wire = Wire()
+        protocol.makeConnection(wire)
+        protocol.dataReceived(head("Sec-WebSocket-Protocol: exposr-tx.1"))
+        visitors = Recorders()
+        self.successResultOf(self.admission.plugged[-1].connect(visitors, ORIGIN))
+        self.clock.advance(0)
+        wire.taken()
+        drained = self.endpoint.drain()
+        self.clock.advance(0)
+        self.assertIn(b"\x07\x00\x00\x16\x00\x00\x00\x00\x00\x00Server", wire.taken())
+        self.assertNoResult(drained)
+        visitors.built[-1].stream.loseConnection()
+        self.clock.advance(0)
+        self.successResultOf(drained)
+        self.assertIn(b"\x03\xe9Server shutting down", wire.taken())
