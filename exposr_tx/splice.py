@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.direct import read_much, writer_of
+from exposr_tx.direct import read_directly, writer_of
 
 __all__ = ["Side", "Splice"]
 
@@ -50,7 +50,7 @@ class Side(Protocol):
         if hasattr(self.transport, "setTcpNoDelay"):  # a UNIX socket has none
             self.transport.setTcpNoDelay(True)
         self._write = writer_of(self.transport)
-        read_much(self.transport)
+        read_directly(self.transport, self.dataReceived)
         if self._peer is None:
             self.transport.pauseProducing()
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from exposr_tx.ingress.trust import Visitor
 from exposr_tx.interfaces import VirtualHost
-from exposr_tx.wire.http1 import Fields, Request, Response
+from exposr_tx.wire.http1 import Fields, Request, Response, field_lines
 
 __all__ = ["VIA", "RequestWriter", "response_head"]
 
@@ -83,34 +83,29 @@ class RequestWriter:
         self, request: Request, vhost: VirtualHost | None, about: bytes, request_id: bytes
     ) -> bytes:
         """A request's head for the target; ``vhost`` None is our own API."""
-        host = request.authority
+        host, lines = request.authority, b""
         if vhost is not None:
             if vhost.host_header is not None:
                 host = vhost.host_header
             if request.referring and vhost.target is not None and host == vhost.target[1]:
-                _refer(request, vhost.target)
-        lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
-        lines.append(request.lines())
-        if request.length is None:
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        elif request.length or request.has_length:
-            lines.append(b"Content-Length: %d\r\n" % request.length)
-        if request.websocket:
-            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-        elif request.trailers_wanted:
-            lines.append(b"Connection: TE\r\nTE: trailers\r\n")
-        if request.expect_continue:
-            lines.append(b"Expect: 100-continue\r\n")
-        lines.append(about)
-        lines.append(b"X-Request-Id: %b\r\n\r\n" % request_id)
-        return b"".join(lines)
+                lines = field_lines(_referred(request, vhost.target)) + request.framing()
+        if not lines:
+            lines = request.lines()
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
+            request.method,
+            request.target,
+            host,
+            lines,
+            about,
+            request_id,
+        )
 
 
-def _refer(request: Request, target: tuple[bytes, bytes]) -> None:
+def _referred(request: Request, target: tuple[bytes, bytes]) -> Fields:
     """Bring Origin and Referer that name the public host to the target's."""
-    request.fields, request.written = list(request.fields), []  # they may be the parser's
+    fields = list(request.fields)
     for index in request.referring:
-        name, value = request.fields[index]
+        name, value = fields[index]
         matched = _URL.match(value)
         if matched is None:
             continue
@@ -118,10 +113,8 @@ def _refer(request: Request, target: tuple[bytes, bytes]) -> None:
         if without_default_port(scheme, matched[2]) == without_default_port(
             scheme, request.authority
         ):
-            request.fields[index] = (
-                name,
-                b"%b://%b%b" % (target[0], target[1], value[matched.end() :]),
-            )
+            fields[index] = (name, b"%b://%b%b" % (target[0], target[1], value[matched.end() :]))
+    return fields
 
 
 def _located(response: Response, vhost: VirtualHost) -> Fields:
@@ -164,24 +157,11 @@ def response_head(
     :param chunked: whether the body goes out in chunks.
     :param close: whether the connection ends with this response.
     """
-    lines = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
     if (
         response.locating
         and vhost is not None
         and vhost.target is not None
         and vhost.host_header == vhost.target[1]
     ):
-        lines += [b"%b: %b\r\n" % pair for pair in _located(response, vhost)]
-    else:
-        lines.append(response.lines())
-    if response.status == 101:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        return b"".join(lines)
-    if chunked:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    elif response.declared is not None and response.status >= 200 and response.status != 204:
-        lines.append(b"Content-Length: %d\r\n" % response.declared)
-    if close and response.status >= 200:
-        lines.append(b"Connection: close\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        return response.head_with(_located(response, vhost), chunked=chunked, close=close)
+    return response.head(chunked=chunked, close=close)

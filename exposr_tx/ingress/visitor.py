@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.deadlines import NEVER
-from exposr_tx.direct import read_much, writer_of
+from exposr_tx.direct import read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
@@ -80,7 +80,7 @@ class VisitorConnection(Protocol):
             self.transport.setTcpKeepAlive(1)
         self.transport.registerProducer(self, True)
         self.write = writer_of(self.transport)
-        read_much(self.transport)
+        read_directly(self.transport, self.dataReceived)
         self._peer = host_text(self.transport.getPeer())
         self.factory.connections.add(self)
         self.factory.deadlines.add(self)
@@ -281,6 +281,7 @@ class VisitorConnection(Protocol):
         self._resume()
         self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
         self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
+        read_directly(self.transport, protocol.dataReceived)
         protocol.makeConnection(self.transport)
         if data or rest:
             protocol.dataReceived(data + rest)

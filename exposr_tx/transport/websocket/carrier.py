@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
 
-from exposr_tx.direct import read_much, writer_of
+from exposr_tx.direct import read_directly, writer_of
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.session import TOO_LARGE
 from exposr_tx.transport.websocket.masking import SMALL, mask_from, masked, unmasked
@@ -76,7 +76,7 @@ class Carrier:
         self.peer = str(self.transport.getPeer())
         self._reader = FrameReader(self.peer_masks, MAX_MESSAGE, unmasked)
         self._write_directly = writer_of(self.transport)
-        read_much(self.transport)
+        read_directly(self.transport, self.dataReceived)
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
             try:

@@ -25,6 +25,7 @@ from exposr_tx.wire.http1.messages import (
     Request,
     Response,
     chunk,
+    field_lines,
     last_chunk,
 )
 from exposr_tx.wire.http1.requests import RequestParser
@@ -44,5 +45,6 @@ __all__ = [
     "Response",
     "ResponseParser",
     "chunk",
+    "field_lines",
     "last_chunk",
 ]

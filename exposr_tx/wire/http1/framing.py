@@ -95,6 +95,7 @@ class Chunked:
 
 
 HEAD, BODY, CHUNKS, UNTIL_CLOSE, DONE = range(5)
+CR, LF = b"\r\n"
 
 
 class Parser:
@@ -153,26 +154,26 @@ class Parser:
             if not isinstance(self._held, bytearray):
                 self._held = bytearray(self._held)
             self._held += data
-            found = self._held.find(b"\r\n\r\n", max(0, self._scanned - 3))
-            if found < 0:
+            if self._held.find(b"\r\n\r\n", max(0, self._scanned - 3)) < 0:
                 self._check_partial(self._held)
                 return None
             data = bytes(self._held)
             self._held = b""
             self._scanned = 0
-        else:
-            found = data.find(b"\r\n\r\n")
-            if found < 0:
-                self._held = data
-                self._check_partial(data)
-                return None
-        end = found + 4
-        if found == 0 or data.startswith(b"\r\n"):
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3:
+            self._held = data
+            self._check_partial(data)
+            return None
+        if data[0] == CR and data[1] == LF:
             return self._skip_empty_line(data)
         if end > self._limits.head:
             raise self._too_long(data)
-        self._parse_head(data if end == len(data) else data[:end], events)
-        return data[end:] if end < len(data) else None
+        if end == len(data):
+            self._parse_head(data, events)
+            return None
+        self._parse_head(data[:end], events)
+        return data[end:]
 
     def _skip_empty_line(self, data: bytes) -> bytes:
         raise RemoteProtocolError("the head does not parse")
@@ -194,15 +195,19 @@ class Parser:
         raise LocalProtocolError("a parser is of requests or of responses")
 
     def _receive_body(self, data: bytes, events: list[Event]) -> bytes | None:
-        remaining = self._remaining
-        if len(data) < remaining:
-            self._remaining = remaining - len(data)
+        size, remaining = len(data), self._remaining
+        if size < remaining:
+            self._remaining = remaining - size
             events.append(data)
             return None
-        events.append(data if len(data) == remaining else data[:remaining])
-        events.append(END)
         self._remaining = 0
         self._state = DONE
+        if size == remaining:
+            events.append(data)
+            events.append(END)
+            return None
+        events.append(data[:remaining])
+        events.append(END)
         return data[remaining:]
 
     def _receive_chunks(self, data: bytes, events: list[Event]) -> bytes | None:

@@ -10,7 +10,8 @@ from exposr_tx.wire.http1.fields import Fields
 
 @dataclass(slots=True)
 class Request:
-    """A request's head, without the fields that concern this hop only.
+    """A request's head, without the fields that concern this hop only. Not to be changed: one
+    object may stand for many requests that came with the same head.
 
     :ivar target: origin-form or ``*``.
     :ivar minor: 0 or 1, of HTTP/1.x.
@@ -23,7 +24,7 @@ class Request:
     :ivar has_length: whether a Content-Length was there.
     :ivar forwarding: what proxies before us say (``X-Forwarded-For`` …), by lower-case name.
     :ivar referring: where in ``fields`` Origin and Referer stand.
-    :ivar written: what :meth:`lines` has made; a changed request needs one of its own.
+    :ivar written: what :meth:`lines` has made, for all requests that share the fields.
     :ivar websocket: whether it asks for an upgrade to websocket.
     :ivar trailers_wanted: ``TE: trailers``.
     """
@@ -42,7 +43,7 @@ class Request:
     trailers_wanted: bool = False
     forwarding: dict[bytes, list[bytes]] = field(default_factory=dict)
     referring: list[int] = field(default_factory=list)
-    written: list[bytes] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list, repr=False)
 
     def with_line(self, method: bytes, target: bytes) -> Request:
         """Another request with the same fields; its lists are this one's."""
@@ -65,13 +66,32 @@ class Request:
         )
 
     def lines(self) -> bytes:
-        """The fields as they are written; made once for all requests that share them."""
-        return _lines(self.fields, self.written)
+        """The fields as they are sent on, and those that say where the body ends and what the
+        next hop must do."""
+        if not self.written:
+            self.written.append(field_lines(self.fields) + self.framing())
+        return self.written[0]
+
+    def framing(self) -> bytes:
+        """The fields that say where the body ends and what the next hop must do."""
+        lines = b""
+        if self.length is None:
+            lines += b"Transfer-Encoding: chunked\r\n"
+        elif self.length or self.has_length:
+            lines += b"Content-Length: %d\r\n" % self.length
+        if self.websocket:
+            lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        elif self.trailers_wanted:
+            lines += b"Connection: TE\r\nTE: trailers\r\n"
+        if self.expect_continue:
+            lines += b"Expect: 100-continue\r\n"
+        return lines
 
 
 @dataclass(slots=True)
 class Response:
-    """A response's head, without the fields that concern this hop only.
+    """A response's head, without the fields that concern this hop only. Not to be changed: one
+    object may stand for many responses that came with the same head.
 
     :ivar length: the body's length; 0 where none may be; None where it is not
         known beforehand (chunks, or until close).
@@ -82,6 +102,7 @@ class Response:
     :ivar upgrade: the token of a 101.
     :ivar idle_limit: seconds of idleness after which the target says it closes.
     :ivar locating: where in ``fields`` Location, Content-Location and Set-Cookie stand.
+    :ivar written: what :meth:`head` has made.
     """
 
     status: int
@@ -96,35 +117,40 @@ class Response:
     upgrade: bytes = b""
     idle_limit: int | None = None
     locating: list[int] = field(default_factory=list)
-    written: list[bytes] = field(default_factory=list)
+    written: dict[tuple[bool, bool], bytes] = field(default_factory=dict, repr=False)
 
-    def again(self) -> Response:
-        """The same head once more; its lists are this one's."""
-        return Response(
-            self.status,
-            self.reason,
-            self.minor,
-            self.fields,
-            self.length,
-            self.chunked,
-            self.until_close,
-            self.declared,
-            self.keep_alive,
-            self.upgrade,
-            self.idle_limit,
-            self.locating,
-            self.written,
-        )
+    def head(self, *, chunked: bool, close: bool) -> bytes:
+        """The head as it is sent on; made once for all responses that share the object.
 
-    def lines(self) -> bytes:
-        """The fields as they are written; made once for all responses that share them."""
-        return _lines(self.fields, self.written)
+        :param chunked: whether the body goes out in chunks.
+        :param close: whether the connection ends with this response.
+        """
+        written = self.written.get((chunked, close))
+        if written is None:
+            written = self.head_with(self.fields, chunked=chunked, close=close)
+            self.written[chunked, close] = written
+        return written
+
+    def head_with(self, fields: Fields, *, chunked: bool, close: bool) -> bytes:
+        """The head with other fields in place of its own."""
+        lines = [b"HTTP/1.1 %d %b\r\n" % (self.status, self.reason), field_lines(fields)]
+        if self.status == 101:
+            lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        else:
+            final = self.status >= 200
+            if chunked:
+                lines.append(b"Transfer-Encoding: chunked\r\n")
+            elif self.declared is not None and final and self.status != 204:
+                lines.append(b"Content-Length: %d\r\n" % self.declared)
+            if close and final:
+                lines.append(b"Connection: close\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
 
-def _lines(fields: Fields, written: list[bytes]) -> bytes:
-    if not written:
-        written.append(b"".join([b"%b: %b\r\n" % pair for pair in fields]))
-    return written[0]
+def field_lines(fields: Fields) -> bytes:
+    """Fields as they are written."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in fields])
 
 
 @dataclass(frozen=True, slots=True)

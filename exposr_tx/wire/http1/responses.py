@@ -42,15 +42,17 @@ from exposr_tx.wire.http1.syntax import (
 class ResponseParser(Parser):
     """Reads the responses of one target connection, one for each :meth:`expect`."""
 
-    __slots__ = ("_head", "_interim", "_last", "_method")
+    __slots__ = ("_bare", "_head", "_interim", "_method", "_response")
+
+    _response: Response
 
     def __init__(self, limits: Limits = RESPONSE_LIMITS) -> None:
         super().__init__(limits)
         self._state = DONE
         self._method = b""
         self._interim = 0
-        self._head = b""
-        self._last: Response | None = None
+        self._head = b""  # of the response before, and whether it was to HEAD
+        self._bare = False
 
     def expect(self, method: bytes) -> None:
         """A request was sent: its response comes next."""
@@ -72,11 +74,12 @@ class ResponseParser(Parser):
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
         # A target's responses within a second are often the same to the last byte of their heads.
-        if self._last is not None and head == self._head:
-            response = self._last.again()
-        else:
-            response = self._read_head(head)
-            self._head, self._last = head, response.again()
+        bare = self._method == b"HEAD"
+        if head != self._head or bare is not self._bare:
+            self._response = self._read_head(head)
+            self._measure(self._response, bare)
+            self._head, self._bare = head, bare
+        response = self._response
         events.append(response)
         if response.status < 200:
             self._interim += 1
@@ -85,8 +88,10 @@ class ResponseParser(Parser):
             if response.status == 101:
                 self._state = DONE
                 events.append(END)
-            return
-        self._measure(response, events)
+        elif response.until_close:
+            self._state = UNTIL_CLOSE
+        else:
+            self._begin_body(response.length, events)
 
     def _read_head(self, head: bytes) -> Response:
         matched = RESPONSE_HEAD.fullmatch(head) or RESPONSE_HEAD.fullmatch(tidied(head))
@@ -148,19 +153,21 @@ class ResponseParser(Parser):
             ]
         return lengths, codings
 
-    def _measure(self, response: Response, events: list[Event]) -> None:
-        """How long the body is (RFC 9112 section 6.3)."""
-        if self._method == b"HEAD" or response.status in (204, 304):
+    @staticmethod
+    def _measure(response: Response, bare: bool) -> None:
+        """How long the body is (RFC 9112 section 6.3).
+
+        :param bare: whether the request was HEAD.
+        """
+        if bare or response.status in (204, 304):
             response.chunked = False
-            self._begin_body(0, events)
+        elif response.status < 200:
+            pass
         elif response.chunked:
             response.length = None
-            self._begin_body(None, events)
         elif response.declared is not None:
             response.length = response.declared
-            self._begin_body(response.declared, events)
         else:
             response.length = None
             response.until_close = True
             response.keep_alive = False
-            self._state = UNTIL_CLOSE

@@ -1,0 +1,224 @@
+"""Rounds: all connections that have something to read, seen to without the reactor's dispatch.
+
+The reactor watches one descriptor, an ``epoll`` of our own, and that one watches the
+sockets of visitors, clients and targets. One look at all of them is a round; what a
+round makes for one connection can go out together at its end.
+
+Measured with 64 kept-alive connections: the reactor wraps each event in a logging
+context and four calls, 8 µs, which here are one call; a ``callLater`` for the end of the
+turn costs 6 µs, which here is a place in a list.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary, ref
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.tcp import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["READ_SIZE", "Rounds", "rounds_of"]
+
+#: Bytes read at once. Twisted's 64 KiB mean four times the calls, frames and wake-ups for a large
+#: body: a gigabyte through the tunnel costs a third more CPU.
+READ_SIZE: Final = 256 * 1024
+#: Connections read in one round: what the first of them made does not wait long for the last.
+ROUND: Final = 64
+
+_log = Logger()
+
+
+class Reader:
+    """A connection that is read in rounds.
+
+    Stands in for its transport's ``startReading`` and ``stopReading``, by which back pressure
+    and the transport's end are told.
+    """
+
+    __slots__ = ("_fd", "_rounds", "reading", "receive", "recv", "transport")
+
+    def __init__(
+        self, rounds: Rounds, transport: Any, fd: int, receive: Callable[[bytes], object]
+    ) -> None:
+        self.transport = transport
+        self.recv = transport.socket.recv
+        self.receive = receive
+        self.reading = False
+        self._rounds = rounds
+        self._fd = fd
+
+    def start(self) -> None:
+        """Watch the connection."""
+        if not self.reading and not self.transport.disconnected:
+            self._rounds.watch(self._fd)
+            self.reading = True
+
+    def stop(self) -> None:
+        """Watch it no more, for now or for ever."""
+        if self.reading:
+            self.reading = False
+            self._rounds.unwatch(self._fd)
+        if self.transport.disconnected:
+            # Nothing shall lead from the transport to itself: it would wait for the collector.
+            self._rounds.forget(self._fd)
+            self.transport.__dict__.pop("startReading", None)
+            self.transport.__dict__.pop("stopReading", None)
+
+    def ended(self) -> None:
+        """The peer sends no more."""
+        self.stop()
+        self.transport.readConnectionLost(Failure(ConnectionDone()))
+
+    def broken(self, reason: BaseException) -> None:
+        """The connection, or who receives from it, has failed."""
+        self.stop()
+        self.transport.connectionLost(Failure(reason))
+
+
+@implementer(IReadDescriptor)
+class Rounds:
+    """The connections of one reactor that are read in rounds.
+
+    :param reactor: watches our descriptor; where it cannot, or the platform has no ``epoll``,
+        there are no rounds, and connections are read as ever.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = ref(reactor)
+        self._possible = IReactorFDSet.providedBy(reactor) and hasattr(select, "epoll")
+        self._epoll: select.epoll | None = None
+        self._readers: dict[int, Reader] = {}
+        self._watched = 0
+        self._running = False
+        self._ends: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        return f"<Rounds {self._watched} of {len(self._readers)} connections read>"
+
+    def read(self, transport: Any, receive: Callable[[bytes], object]) -> bool:
+        """Read a connection from now on, one that is being read; again to hand it over.
+
+        :return: False where it is no plain TCP connection of Twisted's: nothing has changed.
+        """
+        if not self._possible or not isinstance(transport, Connection) or transport.TLS:
+            return False
+        fd = transport.fileno()
+        known = self._readers.get(fd)
+        if known is not None and known.transport is transport:
+            known.receive = receive
+            return True
+        reader = Reader(self, transport, fd, receive)
+        transport.stopReading()
+        self._readers[fd] = reader
+        vars(transport)["startReading"] = reader.start
+        vars(transport)["stopReading"] = reader.stop
+        reader.start()
+        return True
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call when the round is over; outside of one, in the reactor's next turn."""
+        if self._running:
+            self._ends.append(call)
+        else:
+            reactor = self._reactor()
+            assert reactor is not None
+            reactor.callLater(0, call)
+
+    # What readers ask for --------------------------------------------------
+
+    def watch(self, fd: int) -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        self._epoll.register(fd, select.EPOLLIN)
+        self._watched += 1
+        if self._watched == 1:
+            self._attach(True)
+
+    def unwatch(self, fd: int) -> None:
+        assert self._epoll is not None
+        self._epoll.unregister(fd)
+        self._watched -= 1
+        if not self._watched:
+            self._attach(False)
+
+    def forget(self, fd: int) -> None:
+        self._readers.pop(fd, None)
+
+    def _attach(self, watched: bool) -> None:
+        # Without connections nothing of ours is left in the reactor.
+        reactor = self._reactor()
+        if reactor is not None:
+            (reactor.addReader if watched else reactor.removeReader)(self)
+
+    # IReadDescriptor -------------------------------------------------------
+
+    def fileno(self) -> int:
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        return "rounds"
+
+    def doRead(self) -> None:
+        assert self._epoll is not None
+        readers = self._readers
+        self._running = True
+        for fd, _ in self._epoll.poll(0, ROUND):
+            reader = readers.get(fd)
+            if reader is None or not reader.reading:
+                continue  # something before it in this round has closed or paused it
+            try:
+                data = reader.recv(READ_SIZE)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError:
+                data, end = b"", reader.broken
+            else:
+                end = None
+            try:
+                if data:
+                    reader.receive(data)
+                elif end is None:
+                    reader.ended()
+                else:
+                    end(ConnectionLost())
+            except Exception as error:
+                self._failed(reader, error)
+        self._running = False
+        while self._ends:
+            ends, self._ends = self._ends, []
+            for call in ends:
+                try:
+                    call()
+                except Exception:
+                    _log.failure("the end of a round failed")
+
+    def _failed(self, reader: Reader, error: Exception) -> None:
+        """As the reactor does when a protocol fails: that one connection ends, and nothing else."""
+        _log.failure("a protocol failed on received data")
+        try:
+            reader.broken(error)
+        except Exception:
+            _log.failure("a connection failed to end")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops: it no longer knows the connections themselves."""
+        for reader in list(self._readers.values()):
+            reader.broken(ConnectionLost())
+
+
+_rounds: WeakKeyDictionary[Any, Rounds] = WeakKeyDictionary()
+
+
+def rounds_of(reactor: Any) -> Rounds:
+    """The rounds of a reactor. It has one, as it has one poll: everybody's frames for a
+    connection are to end up in the same message."""
+    rounds = _rounds.get(reactor)
+    if rounds is None:
+        rounds = _rounds[reactor] = Rounds(reactor)
+    return rounds
