@@ -39,8 +39,21 @@ def route(path: bytes) -> bytes:
     return redact(path.decode("latin-1")).encode("latin-1")
 
 
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else text[:size] + "..."
+#: Lines as they are written. Formatting bytes takes three quarters of the time of an f-string
+#: and its encoding.
+JSON: Final = (
+    b'{"event":"access","time":"%b","method":%b,"host":%b,"path":%b,"status":%d,"bytes_in":%d,'
+    b'"bytes_out":%d,"first_byte_ms":%.3f,"last_byte_ms":%.3f,"tunnel":%b,"request_id":%b}\n'
+)
+TEXT: Final = b"%b access %b %b %b %d in=%d out=%d first=%.3fms last=%.3fms tunnel=%b id=%b\n"
+
+
+def _quoted(word: bytes, size: int) -> bytes:
+    """In quotes and ASCII, whatever it holds; what is longer than ``size`` is cut."""
+    text = word.decode("utf-8", "backslashreplace")
+    if len(text) > size:
+        text = text[:size] + "..."
+    return quoted(text).encode()
 
 
 @implementer(IAccessLog)
@@ -55,18 +68,17 @@ class AccessLog:
         self, write: Callable[[bytes], None], text: bool, now: Callable[[], float] = time.time
     ) -> None:
         self._write = write
-        self._text = text
+        self._line = TEXT if text else JSON
         self._now = now
         self._millisecond = -1
-        self._time = ""
-        self._words: dict[bytes | str, str] = {}
+        self._time = b""
+        self._words: dict[bytes, bytes] = {}
 
-    def _word(self, word: bytes | str) -> str:
+    def _word(self, word: bytes) -> bytes:
         """A method, host or tunnel in quotes; few of them make up most of the traffic."""
-        shown = word if isinstance(word, str) else word.decode("utf-8", "backslashreplace")
         if len(self._words) >= MAX_WORDS:
             self._words.clear()
-        self._words[word] = found = quoted(_cut(shown, MAX_WORD))
+        self._words[word] = found = _quoted(word, MAX_WORD)
         return found
 
     def write(
@@ -79,35 +91,28 @@ class AccessLog:
         bytes_out: int,
         first_byte_ms: float,
         last_byte_ms: float,
-        tunnel: str,
-        request_id: str,
+        tunnel: bytes,
+        request_id: bytes,
     ) -> None:
         millisecond = int(self._now() * 1000)
         if millisecond != self._millisecond:
             self._millisecond = millisecond
-            self._time = timestamp(millisecond / 1000)
+            self._time = timestamp(millisecond / 1000).encode()
         words = self._words
-        shown = path.decode("utf-8", "backslashreplace")
-        if len(shown) > MAX_PATH:
-            shown = _cut(shown, MAX_PATH)
-        # quoted() escapes quotes, controls and everything that is not ASCII.
-        shown = quoted(shown)
         verb = words.get(method) or self._word(method)
-        name = words.get(host) or self._word(host)
-        whose = words.get(tunnel) or self._word(tunnel)
-        marked = quoted(request_id[:MAX_WORD])
-        if self._text:
-            line = (
-                f"{self._time} access {verb[1:-1]} {name} {shown} {status}"
-                f" in={bytes_in} out={bytes_out}"
-                f" first={first_byte_ms:.3f}ms last={last_byte_ms:.3f}ms"
-                f" tunnel={whose} id={marked}\n"
+        self._write(
+            self._line
+            % (
+                self._time,
+                verb[1:-1] if self._line is TEXT else verb,
+                words.get(host) or self._word(host),
+                _quoted(path, MAX_PATH),
+                status,
+                bytes_in,
+                bytes_out,
+                first_byte_ms,
+                last_byte_ms,
+                words.get(tunnel) or self._word(tunnel),
+                _quoted(request_id, MAX_WORD),
             )
-        else:
-            line = (
-                f'{{"event":"access","time":"{self._time}","method":{verb},"host":{name},'
-                f'"path":{shown},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},'
-                f'"first_byte_ms":{first_byte_ms:.3f},"last_byte_ms":{last_byte_ms:.3f},'
-                f'"tunnel":{whose},"request_id":{marked}}}\n'
-            )
-        self._write(line.encode())
+        )

@@ -196,7 +196,7 @@ class IAccessLog(Interface):
         bytes_out: int,
         first_byte_ms: float,
         last_byte_ms: float,
-        tunnel: str,
-        request_id: str,
+        tunnel: bytes,
+        request_id: bytes,
     ) -> None:
         """One request: ``path`` without its query; times since the request's head was complete."""

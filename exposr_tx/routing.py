@@ -65,15 +65,17 @@ class VirtualHosts:
 
         Errbacks with TunnelNotFound.
         """
+        known = self._known.get(host)
+        # Tunnels are frozen: the same object is the same tunnel, unchanged.
+        if known is not None and self._tunnels.peek(known[0].id) is known[0]:
+            return known[1]
         name, dot, suffix = host.partition(".")
         if suffix != self._suffix or not dot:
             return None
         tunnel = self._tunnels.peek(name)
         if tunnel is None:
             return Deferred.fromCoroutine(self._seek(name))
-        known = self._known.get(name)
-        # Tunnels are frozen: the same object is the same tunnel, unchanged.
-        return known[1] if known is not None and known[0] is tunnel else self._remember(tunnel)
+        return self._remember(tunnel)
 
     async def _seek(self, name: str) -> VirtualHost:
         return self._remember(await self._tunnels.get(name))
@@ -82,7 +84,7 @@ class VirtualHosts:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         vhost = self.of(tunnel)
-        self._known[tunnel.id] = (tunnel, vhost)
+        self._known[f"{tunnel.id}.{self._suffix}"] = (tunnel, vhost)
         return vhost
 
     def of(self, tunnel: Tunnel) -> VirtualHost:

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "tunnels": set(),
     "storage": set(),
     "routing": {"tunnels"},
-    "transport": {"wire", "splice", "direct"},
+    "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct"},
     "api": {"accounts", "tunnels", "routing"},
     "client": {"wire", "splice", "transport", "options", "memory", "monotonic"},

@@ -176,20 +176,24 @@ class Exchange:
     def response_events(self, events: list[Event]) -> None:
         """Parts of the response have come."""
         out: list[bytes] = []
+        chunked = self._chunked
         for event in events:
-            if event.__class__ is bytes:
-                self._bytes_out += len(event)
-                out.append(chunk(event) if self._chunked else event)
-            elif event.__class__ is Response:
-                if event.status >= 200:
-                    out.append(self._begin_response(event))
-                elif event.status == 101:
-                    self._switch(event)
+            kind = event.__class__
+            if kind is bytes:
+                self._bytes_out += len(event)  # type: ignore[arg-type]
+                out.append(chunk(event) if chunked else event)  # type: ignore[arg-type]
+            elif kind is Response:
+                status = event.status  # type: ignore[union-attr]
+                if status >= 200:
+                    out.append(self._begin_response(event))  # type: ignore[arg-type]
+                    chunked = self._chunked
+                elif status == 101:
+                    self._switch(event)  # type: ignore[arg-type]
                     return
                 else:
-                    self._interim(event, out)
+                    self._interim(event, out)  # type: ignore[arg-type]
             else:
-                if self._chunked:
+                if chunked:
                     out.append(last_chunk(event.trailers))  # type: ignore[union-attr]
                 self._response_done = True
         if out:
@@ -345,7 +349,8 @@ class Exchange:
         factory, request = self._factory, self.request
         if factory.access_log is None:
             return
-        now = factory.clock.seconds()
+        now, started = factory.clock.seconds(), self._started
+        vhost = self._vhost
         factory.access_log.write(
             request.method,
             request.host,
@@ -353,10 +358,10 @@ class Exchange:
             status or self._status,
             self._bytes_in,
             self._bytes_out,
-            ((self._first_byte or now) - self._started) * 1000,
-            (now - self._started) * 1000,
-            self._vhost.tunnel_id if self._vhost is not None else "",
-            self._id.decode(),
+            ((self._first_byte or now) - started) * 1000,
+            (now - started) * 1000,
+            vhost.tunnel_id.encode() if vhost is not None else b"",
+            self._id,
         )
 
     # -- back pressure ------------------------------------------------------------------

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 
-from exposr_tx.deadlines import Deadlines
+from exposr_tx.deadlines import NEVER, Deadlines
 from exposr_tx.errors import TunnelNotFound
 from exposr_tx.ingress.forwarding import RequestWriter
 from exposr_tx.ingress.local import LocalExchange
@@ -43,6 +43,11 @@ class Timeouts:
     response: float = 300.0
     stall: float = 300.0
     idle: float = 75.0
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            if not getattr(self, limit.name):
+                object.__setattr__(self, limit.name, NEVER)
 
 
 class HTTPIngressFactory(Factory):

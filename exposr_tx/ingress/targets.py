@@ -55,6 +55,7 @@ class TargetConnection(TwistedProtocol):
     """One stream to a target, speaking HTTP.
 
     :ivar requests: how many requests it has been used for.
+    :ivar watched: whether Deadlines looks at it.
     """
 
     transport: Any
@@ -66,6 +67,7 @@ class TargetConnection(TwistedProtocol):
         self.alive = False
         self._heard = False
         self.deadline = NEVER
+        self.watched = False
         self.idle_limit = pool.idle_timeout
         self._pool = pool
         self._exchange: Exchange | None = None
@@ -121,7 +123,7 @@ class TargetConnection(TwistedProtocol):
         """
         self._exchange = None
         if idle_limit is not None:
-            self.idle_limit = idle_limit - KEEP_ALIVE_MARGIN
+            self.idle_limit = min(idle_limit - KEEP_ALIVE_MARGIN, self._pool.idle_timeout)
         if not self.alive or self.parser.held or not self._pool.keep(self):
             self.close()
 
@@ -130,6 +132,7 @@ class TargetConnection(TwistedProtocol):
         rest = self.parser.take_rest()
         self._exchange = None
         self.alive = False
+        self._pool.discard(self)
         self.transport.unregisterProducer()
         self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
         self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
@@ -142,6 +145,7 @@ class TargetConnection(TwistedProtocol):
         self._exchange = None
         if self.alive:
             self.alive = False
+            self._pool.discard(self)
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
@@ -156,7 +160,6 @@ class TargetConnection(TwistedProtocol):
 
     def timed_out(self) -> None:
         """Idle for too long; called by Deadlines."""
-        self._pool.discard(self)
         self.close()
 
     def pauseProducing(self) -> None:
@@ -206,28 +209,35 @@ class Pool:
         if not idle:
             return None
         connection = idle.pop()
-        self._deadlines.remove(connection)
+        connection.deadline = NEVER
         return connection
 
     def keep(self, connection: TargetConnection) -> bool:
         """Keep a connection until it is taken or has been idle for too long."""
-        limit = min(self.idle_timeout, connection.idle_limit)
-        if limit <= 0 or self._closed or not connection.upstream.accepting:
+        limit, upstream = connection.idle_limit, connection.upstream
+        if limit <= 0 or self._closed or not upstream.accepting:
             return False
-        idle = self._idle.setdefault(connection.upstream, [])
-        if len(idle) >= MAX_IDLE:
+        idle = self._idle.get(upstream)
+        if idle is None:
+            idle = self._idle[upstream] = []
+        elif len(idle) >= MAX_IDLE:
             return False
+        if not connection.watched:
+            # Once: to come and go with every request would cost a microsecond each time.
+            connection.watched = True
+            self._deadlines.add(connection)
         connection.deadline = self._deadlines.now + limit
-        self._deadlines.add(connection)
         idle.append(connection)
         return True
 
     def discard(self, connection: TargetConnection) -> None:
         """Forget a connection that has ended."""
+        if connection.watched:
+            connection.watched = False
+            self._deadlines.remove(connection)
         idle = self._idle.get(connection.upstream)
         if idle and connection in idle:
             idle.remove(connection)
-            self._deadlines.remove(connection)
         if not idle:
             self._idle.pop(connection.upstream, None)
 

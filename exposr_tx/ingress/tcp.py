@@ -103,7 +103,16 @@ class _VisitorSide(Side):
         lasted = (port.clock.seconds() - self._started) * 1000
         path = b":%d" % port.number
         port.access_log.write(
-            b"TCP", b"", path, status, self.received, sent, 0.0, lasted, port.tunnel_id, ""
+            b"TCP",
+            b"",
+            path,
+            status,
+            self.received,
+            sent,
+            0.0,
+            lasted,
+            port.tunnel_id.encode(),
+            b"",
         )
 
 

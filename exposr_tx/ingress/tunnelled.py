@@ -6,7 +6,7 @@ After a 101 the visitor's connection and the stream are spliced.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -67,12 +67,13 @@ class TunnelExchange(Exchange):
     def begin(self) -> None:
         """Find the tunnel, and a connection to its target."""
         found = self._found
-        if isinstance(found, Deferred):
-            self._connecting = found
-            found.addCallbacks(self._routed, self._failed)
-            found.addErrback(self._failed)
-        else:
-            self._routed(found)
+        if found.__class__ is VirtualHost:
+            self._routed(found)  # type: ignore[arg-type]
+            return
+        seeking = cast("Deferred[VirtualHost]", found)
+        self._connecting = seeking
+        seeking.addCallbacks(self._routed, self._failed)
+        seeking.addErrback(self._failed)
 
     def _routed(self, vhost: VirtualHost) -> None:
         self._connecting = None

@@ -61,6 +61,7 @@ class VisitorConnection(Protocol):
         self._exchange: Exchange | None = None
         self._handling = False
         self._again = False
+        self._waits_for_head = False
         self._reading = True
         self._holding = False
         self._closing = False
@@ -103,40 +104,44 @@ class VisitorConnection(Protocol):
         if self._closing:
             self._linger(len(data))
             return
-        fresh = self._exchange is None and not self._parser.begun
+        parser = self._parser
         try:
-            events = self._parser.receive(data)
+            events = parser.receive(data)
         except RemoteProtocolError as error:
             self._refuse_request(error)
             return
         if events:
-            self._handling = True
             self._handle(events)
-            self._handling = False
-            if self._again:
-                self._read_on()
-        elif fresh and self._exchange is None and self._parser.begun:
-            self._await(self.factory.timeouts.head)
-        if self._parser.held > MAX_PIPELINED:
+        else:
+            self._begun()
+        if self._exchange is not None and parser.held > MAX_PIPELINED:
             self._update_reading()
 
     def _handle(self, events: list[Event]) -> None:
-        for event in events:
-            if event.__class__ is Request:
-                factory = self.factory
-                factory.requests += 1
-                visitor = self.believed(event)
-                request_id = visitor.request_id or b"%b%x" % (factory.id_prefix, factory.requests)
-                self._begin(event, request_id)
-            elif self._exchange is None:
-                pass  # it was answered already: what still comes of it is dropped
-            elif event.__class__ is bytes:
-                self._exchange.request_body(event)
-            elif not self._exchange.complete:
-                self._exchange.request_end(cast(End, event).trailers)
+        """Act on what was read, and on what is behind a request that is done. A loop, as pipelined
+        requests that are answered at once would otherwise nest without end."""
+        self._handling = True
+        while events:
+            for event in events:
+                if event.__class__ is Request:
+                    self._begin(event)  # type: ignore[arg-type]
+                elif self._exchange is None:
+                    pass  # it was answered already: what still comes of it is dropped
+                elif event.__class__ is bytes:
+                    self._exchange.request_body(event)  # type: ignore[arg-type]
+                elif not self._exchange.complete:
+                    self._exchange.request_end(cast(End, event).trailers)
+            events = self._next() if self._again else []
+        self._handling = False
 
-    def _begin(self, request: Request, request_id: bytes) -> None:
+    def _begin(self, request: Request) -> None:
         factory = self.factory
+        factory.requests = number = factory.requests + 1
+        self._waits_for_head = False
+        visitor = self._visitor if not request.forwarding else None
+        if visitor is None:
+            visitor = self.believed(request)
+        request_id = visitor.request_id or b"%b%x" % (factory.id_prefix, number)
         try:
             self._exchange = exchange = factory.exchange(self, request, request_id)
         except ExposrError as error:
@@ -145,23 +150,27 @@ class VisitorConnection(Protocol):
         else:
             exchange.begin()
 
-    def _read_on(self) -> None:
-        """Go on with what is behind the request that is done. A loop, as pipelined requests that
-        are answered at once would otherwise nest without end."""
-        self._handling = True
-        while self._again and not self._closing:
-            self._again = False
-            try:
-                events = self._parser.next_request()
-            except RemoteProtocolError as error:
-                self._refuse_request(error)
-                break
-            if events:
-                self._handle(events)
-            elif self._parser.begun:
-                self._await(self.factory.timeouts.head)
-        self._handling = False
-        self._update_reading()
+    def _next(self) -> list[Event]:
+        """Go on to what is behind the request that is done."""
+        self._again = False
+        if self._closing:
+            return []
+        try:
+            events = self._parser.next_request()
+        except RemoteProtocolError as error:
+            self._refuse_request(error)
+            return []
+        if not events:
+            self._begun()
+        if not self._reading:
+            self._update_reading()
+        return events
+
+    def _begun(self) -> None:
+        """No event came: where that is a head's beginning, the rest of it has so long to come."""
+        if self._exchange is None and not self._waits_for_head and self._parser.begun:
+            self._waits_for_head = True
+            self._await(self.factory.timeouts.head)
 
     def _refuse_request(self, error: RemoteProtocolError) -> None:
         exchange = self._exchange
@@ -184,9 +193,7 @@ class VisitorConnection(Protocol):
             error_answer(status, code_of(status), request_id.decode(), close=True, detail=detail)
         )
         if log and factory.access_log is not None:
-            factory.access_log.write(
-                b"-", b"", b"-", status, 0, 0, 0.0, 0.0, "", request_id.decode()
-            )
+            factory.access_log.write(b"-", b"", b"-", status, 0, 0, 0.0, 0.0, b"", request_id)
         self._shut(unread=True)
 
     # -- what an exchange asks for ------------------------------------------------------
@@ -253,9 +260,10 @@ class VisitorConnection(Protocol):
             self._shut(unread=unread or bool(self._parser.held))
             return
         self._await(self.factory.timeouts.idle)
-        self._again = True
-        if not self._handling:
-            self._read_on()
+        if self._handling:
+            self._again = True
+        elif events := self._next():
+            self._handle(events)
 
     def cut(self, *, abort: bool) -> None:
         """End in the middle of a response, so that the visitor sees that it is not whole."""
@@ -319,7 +327,7 @@ class VisitorConnection(Protocol):
     # -- time limits --------------------------------------------------------------------
 
     def _await(self, seconds: float) -> None:
-        self.deadline = self.factory.deadlines.now + seconds if seconds else NEVER
+        self.deadline = self.factory.deadlines.now + seconds
 
     def timed_out(self) -> None:
         """What was waited for has not come; called by Deadlines."""

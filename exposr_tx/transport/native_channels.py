@@ -91,7 +91,7 @@ class NativeChannels(Streams):
             channel, frame = self._mux.open(Metadata(kind, _address(origin.peer)))
         except LocalProtocolError as error:
             return fail(StreamLimit(str(error)))
-        self._batch.add(frame)  # its first DATA follows
+        self._batch.send(frame)  # its first DATA follows
         stream = NativeStream(self, channel, origin)
         self._streams[channel] = stream
         self.streams_opened += 1
@@ -101,7 +101,7 @@ class NativeChannels(Streams):
 
     def close_all(self) -> None:
         for channel in self._streams:
-            self._batch.add(self._mux.reset(channel, ResetCode.NO_ERROR))
+            self._batch.send(self._mux.reset(channel, ResetCode.NO_ERROR))
 
     def end(self, reason: str) -> None:
         streams, self._streams = self._streams, {}
@@ -169,7 +169,7 @@ class NativeChannels(Streams):
     def send_end(self, channel: int) -> None:
         # What arrived in the same message may have reset the stream already.
         with suppress(LocalProtocolError):
-            self._batch.add(self._mux.end(channel))
+            self._batch.send(self._mux.end(channel))
 
     def send_close(self, channel: int) -> None:
         stream = self._streams.pop(channel, None)
@@ -184,7 +184,7 @@ class NativeChannels(Streams):
         """A protocol has taken bytes: the peer may get more credit."""
         frame = self._mux.consumed(channel, size)
         if frame:
-            self._batch.add(frame)
+            self._batch.send(frame)
 
 
 def _address(peer: IAddress) -> tuple[str, int] | None:

@@ -12,7 +12,14 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from exposr_tx.errors import ExposrError, StreamLimit, TargetFailed, TargetRefused, UpstreamGone
+from exposr_tx.errors import (
+    ExposrError,
+    LocalProtocolError,
+    StreamLimit,
+    TargetFailed,
+    TargetRefused,
+    UpstreamGone,
+)
 from exposr_tx.transport.stream import QUANTUM, Stream
 from exposr_tx.wire.native import ResetCode
 
@@ -59,18 +66,16 @@ class NativeStream(Stream):
             return
         if self.disconnecting and self._producer is None:
             return
-        channels = self._channels
         size = len(data)
-        if (
-            self._unsent
-            or channels.turns.full
-            or size > QUANTUM
-            or size > channels.sendable(self._channel)
-        ):
+        if self._unsent or size > QUANTUM or self._channels.turns.full:
+            self._keep(data)
+            return
+        try:
+            self._channels.send_data(self._channel, data)
+        except LocalProtocolError:  # there is not so much credit
             self._keep(data)
             return
         self._sent += size
-        channels.send_data(self._channel, data)
         if self._producer is not None and not self._streaming:
             self._pull()
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
+from exposr_tx.rounds import rounds_of
 from exposr_tx.transport.batch import Batch
 from exposr_tx.transport.channels import Channels
 from exposr_tx.transport.liveness import Liveness
@@ -79,7 +80,9 @@ class Session:
         self._mux = mux
         self._on_end = on_end
         self._on_going = on_going
-        self._batch = Batch(connection, clock) if isinstance(mux, NativeMux) else None
+        self._batch = (
+            Batch(connection, rounds_of(clock).at_end) if isinstance(mux, NativeMux) else None
+        )
         self._send = connection.send if self._batch is None else self._batch.send
         ping = connection.ping if self._batch is None else self._ping
         self._liveness = Liveness(clock, ping, self.fail, watches_server, wall_clock)
@@ -262,8 +265,9 @@ class Session:
         except RemoteProtocolError as error:
             self.violated(str(error))
             return
+        dispatch = self._dispatch
         for event in events:
-            self._dispatch[type(event)](event)
+            dispatch[event.__class__](event)
 
     def _reply(self, event: Reply) -> None:
         if self._over:

@@ -64,7 +64,16 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(self.answer(OK), OK)
         self.assertEqual(
             self.visit.log.lines,
-            [{"method": b"GET", "path": b"/a", "status": 200, "in": 0, "out": 2, "tunnel": "demo"}],
+            [
+                {
+                    "method": b"GET",
+                    "path": b"/a",
+                    "status": 200,
+                    "in": 0,
+                    "out": 2,
+                    "tunnel": b"demo",
+                }
+            ],
         )
 
     def test_what_the_visitor_claims_of_itself_is_replaced(self) -> None:

@@ -155,8 +155,8 @@ class Lines:
         bytes_out: int,
         first_byte_ms: float,
         last_byte_ms: float,
-        tunnel: str,
-        request_id: str,
+        tunnel: bytes,
+        request_id: bytes,
     ) -> None:
         self.lines.append(
             {

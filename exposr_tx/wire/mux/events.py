@@ -54,9 +54,12 @@ class Closed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
-    """Bytes of a channel, as they arrived: a message may give several of these."""
+    """Bytes of a channel, as they arrived: a message may give several of these.
+
+    Not frozen like the others, as that costs 0.3 µs for each piece of every body.
+    """
 
     channel: int
     data: bytes
