@@ -113,6 +113,8 @@ class AccessLog:
                 first_byte_ms,
                 last_byte_ms,
                 words.get(tunnel) or self._word(tunnel),
-                _quoted(request_id, MAX_WORD),
+                b'"%b"' % request_id
+                if len(request_id) <= MAX_WORD and request_id.isalnum()
+                else _quoted(request_id, MAX_WORD),
             )
         )

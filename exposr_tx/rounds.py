@@ -173,20 +173,17 @@ class Rounds:
             if reader is None or not reader.reading:
                 continue  # something before it in this round has closed or paused it
             try:
-                data = reader.recv(READ_SIZE)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError:
-                data, end = b"", reader.broken
-            else:
-                end = None
-            try:
+                try:
+                    data = reader.recv(READ_SIZE)
+                except (BlockingIOError, InterruptedError):
+                    continue
+                except OSError:
+                    reader.broken(ConnectionLost())
+                    continue
                 if data:
                     reader.receive(data)
-                elif end is None:
-                    reader.ended()
                 else:
-                    end(ConnectionLost())
+                    reader.ended()
             except Exception as error:
                 self._failed(reader, error)
         self._running = False

@@ -207,11 +207,11 @@ class Switchboard:
         """The upstream for a new stream, in turn; raises TunnelNotConnected."""
         live = self._live.get(tunnel_id)
         if live is not None:
-            upstreams = live.upstreams
+            upstreams, doubted = live.upstreams, live.doubted
             for _ in upstreams:
                 live.turn = turn = (live.turn + 1) % len(upstreams)
                 chosen = upstreams[turn]
-                if chosen.accepting and chosen not in live.doubted:
+                if chosen.accepting and not (doubted and chosen in doubted):
                     return chosen
         raise TunnelNotConnected(tunnel_id)
 

@@ -220,17 +220,20 @@ class Exchange:
         if self._expecting is not None:
             self._stop_expecting()
         self._chunked = response.chunked and bool(request.minor)
-        # A final answer in place of 100 Continue: the visitor may send its body or not.
-        undecided = request.expect_continue and not self._continued and not self.complete
         self._close = (
             self._close
             or not request.keep_alive
-            or self._ends_by_close(response)
-            or undecided
+            or response.until_close
+            or (response.chunked and not request.minor)
             or self._visitor.draining
-            or (not self.complete and not response.keep_alive)
         )
-        self._wait()
+        if self.complete:
+            self._visitor.deadline = NEVER
+        else:
+            # A final answer in place of 100 Continue: the visitor may send its body or not.
+            undecided = request.expect_continue and not self._continued
+            self._close = self._close or undecided or not response.keep_alive
+            self._visitor.await_body()
         return response_head(response, self._vhost, chunked=self._chunked, close=self._close)
 
     def _ends_by_close(self, response: Response) -> bool:
@@ -343,7 +346,7 @@ class Exchange:
         self._visitor.exchange_done(close=self._close, unread=not self.complete)
 
     def _log_path(self) -> bytes:
-        return self.request.target.partition(b"?")[0]
+        return self.request.path
 
     def _write_log(self, status: int = 0) -> None:
         factory, request = self._factory, self.request

@@ -97,7 +97,8 @@ class HTTPIngressFactory(Factory):
         self.pool = Pool(deadlines, pool_idle)
         self.connections: set[VisitorConnection] = set()
         self.requests = 0
-        self.id_prefix = os.urandom(6).hex().encode() + b"-"
+        # Letters and digits only, so that nobody needs to look at it before it is quoted.
+        self._id_prefix = os.urandom(6).hex().encode() + b"x"
         self._draining = False
 
     def buildProtocol(self, addr: IAddress | None) -> VisitorConnection:  # type: ignore[override]
@@ -105,17 +106,21 @@ class HTTPIngressFactory(Factory):
         connection.draining = self._draining
         return connection
 
+    def next_id(self) -> bytes:
+        """Count a request, and name it."""
+        self.requests = number = self.requests + 1
+        return b"%b%x" % (self._id_prefix, number)
+
     def exchange(
         self, visitor: VisitorConnection, request: Request, request_id: bytes
     ) -> TunnelExchange | LocalExchange:
         """What becomes of a request: it is a tunnel's or ours. Raises TunnelNotFound."""
-        host, routes = request.host.decode(), self.routes
-        if routes is not None:
-            found = routes.virtual_host(host)
+        if self.routes is not None:
+            found = self.routes.virtual_host(request.host.decode())
             if found is not None:
-                return TunnelExchange(visitor, request, request_id, routes, found)
+                return TunnelExchange(visitor, request, request_id, self.routes, found)
         if self.api is None:
-            raise TunnelNotFound(host)
+            raise TunnelNotFound(request.host.decode())
         return LocalExchange(visitor, request, request_id, self.api, self.takeover)
 
     @staticmethod

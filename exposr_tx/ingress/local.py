@@ -7,6 +7,7 @@ follows.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from exposr_tx.errors import ExposrError, NoToken, PermissionDenied, TunnelNotFound
@@ -46,8 +47,7 @@ class LocalExchange(Exchange):
         self._size = 0
         self._takeover: ITakeover | None = None
         if request.websocket and takeover is not None:
-            path = request.target.partition(b"?")[0]
-            self._takeover = takeover if takeover.claims(path) else None
+            self._takeover = takeover if takeover.claims(request.path) else None
 
     def begin(self) -> None:
         """Find out who answers."""
@@ -61,9 +61,10 @@ class LocalExchange(Exchange):
             admitting.addCallbacks(self._admitted, self._failed)
             admitting.addErrback(self._failed)
             return
-        request.websocket = False
+        if request.websocket or request.expect_continue:
+            # Of the API neither is asked; and requests are not to be changed.
+            self.request = replace(request, websocket=False, expect_continue=False, written=[])
         if request.expect_continue:
-            request.expect_continue = False
             self._continue()
         if self.complete:
             self._connect(self._api)
@@ -116,4 +117,4 @@ class LocalExchange(Exchange):
         self._wait()
 
     def _log_path(self) -> bytes:
-        return self._factory.api_path(super()._log_path())
+        return self._factory.api_path(self.request.path)

@@ -124,7 +124,7 @@ class TargetConnection(TwistedProtocol):
         self._exchange = None
         if idle_limit is not None:
             self.idle_limit = min(idle_limit - KEEP_ALIVE_MARGIN, self._pool.idle_timeout)
-        if not self.alive or self.parser.held or not self._pool.keep(self):
+        if not self.alive or self.parser.rest or not self._pool.keep(self):
             self.close()
 
     def hand_over(self, protocol: TwistedProtocol) -> None:

@@ -53,7 +53,7 @@ class TunnelExchange(Exchange):
         routes: IRoutes,
         found: VirtualHost | Deferred[VirtualHost],
     ) -> None:
-        super().__init__(visitor, request, request_id)
+        Exchange.__init__(self, visitor, request, request_id)
         self._routes = routes
         self._found = found
         self._about = b""
@@ -68,7 +68,7 @@ class TunnelExchange(Exchange):
         """Find the tunnel, and a connection to its target."""
         found = self._found
         if found.__class__ is VirtualHost:
-            self._routed(found)  # type: ignore[arg-type]
+            self._routed(found)
             return
         seeking = cast("Deferred[VirtualHost]", found)
         self._connecting = seeking

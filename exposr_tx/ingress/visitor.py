@@ -112,10 +112,8 @@ class VisitorConnection(Protocol):
             return
         if events:
             self._handle(events)
-        else:
-            self._begun()
-        if self._exchange is not None and parser.held > MAX_PIPELINED:
-            self._update_reading()
+        if parser.rest:
+            self._left_over()
 
     def _handle(self, events: list[Event]) -> None:
         """Act on what was read, and on what is behind a request that is done. A loop, as pipelined
@@ -124,11 +122,11 @@ class VisitorConnection(Protocol):
         while events:
             for event in events:
                 if event.__class__ is Request:
-                    self._begin(event)  # type: ignore[arg-type]
+                    self._begin(event)
                 elif self._exchange is None:
                     pass  # it was answered already: what still comes of it is dropped
                 elif event.__class__ is bytes:
-                    self._exchange.request_body(event)  # type: ignore[arg-type]
+                    self._exchange.request_body(event)
                 elif not self._exchange.complete:
                     self._exchange.request_end(cast(End, event).trailers)
             events = self._next() if self._again else []
@@ -136,12 +134,13 @@ class VisitorConnection(Protocol):
 
     def _begin(self, request: Request) -> None:
         factory = self.factory
-        factory.requests = number = factory.requests + 1
         self._waits_for_head = False
+        request_id = factory.next_id()
         visitor = self._visitor if not request.forwarding else None
         if visitor is None:
             visitor = self.believed(request)
-        request_id = visitor.request_id or b"%b%x" % (factory.id_prefix, number)
+        if visitor.request_id:
+            request_id = visitor.request_id
         try:
             self._exchange = exchange = factory.exchange(self, request, request_id)
         except ExposrError as error:
@@ -160,15 +159,18 @@ class VisitorConnection(Protocol):
         except RemoteProtocolError as error:
             self._refuse_request(error)
             return []
-        if not events:
-            self._begun()
+        if self._parser.rest and not events:
+            self._left_over()
         if not self._reading:
             self._update_reading()
         return events
 
-    def _begun(self) -> None:
-        """No event came: where that is a head's beginning, the rest of it has so long to come."""
-        if self._exchange is None and not self._waits_for_head and self._parser.begun:
+    def _left_over(self) -> None:
+        """What came is not read to its end: the next request waits, or is not all there."""
+        if self._exchange is not None:
+            self._update_reading()
+        elif self._parser.begun and not (self._waits_for_head or self._closing):
+            # The rest of the head has so long to come, however slowly.
             self._waits_for_head = True
             self._await(self.factory.timeouts.head)
 
@@ -187,8 +189,7 @@ class VisitorConnection(Protocol):
         """Answer what is no request, and close."""
         self._exchange = None
         factory = self.factory
-        factory.requests += 1
-        request_id = b"%b%x" % (factory.id_prefix, factory.requests)
+        request_id = factory.next_id()
         self.write(
             error_answer(status, code_of(status), request_id.decode(), close=True, detail=detail)
         )
@@ -257,7 +258,7 @@ class VisitorConnection(Protocol):
         self._exchange = None
         self._holding = False
         if close or self.draining:
-            self._shut(unread=unread or bool(self._parser.held))
+            self._shut(unread=unread or bool(self._parser.rest))
             return
         self._await(self.factory.timeouts.idle)
         if self._handling:
@@ -385,7 +386,7 @@ class VisitorConnection(Protocol):
         """The connection is lost; connectionLost follows."""
 
     def _update_reading(self) -> None:
-        reading = not self._holding and self._parser.held <= MAX_PIPELINED
+        reading = not self._holding and len(self._parser.rest) <= MAX_PIPELINED
         if reading != self._reading and not self._closing:
             self._reading = reading
             if reading:

@@ -127,7 +127,7 @@ class RequestTests(SynchronousTestCase):
         """Requests behind one another wait until the one before is done with."""
         parser = RequestParser(Limits())
         self.assertEqual(len(parser.receive(POST + GET)), 3)
-        self.assertEqual(parser.held, len(GET))
+        self.assertEqual(len(parser.rest), len(GET))
         self.assertEqual(parser.take_rest(), GET)
         with self.assertRaises(LocalProtocolError):
             RequestParser(Limits()).next_request()
@@ -479,7 +479,7 @@ class ResponseTests(SynchronousTestCase):
         parser = ResponseParser()
         parser.expect(b"GET")
         parser.receive(self.LENGTH + self.LENGTH)
-        self.assertEqual(parser.held, len(self.LENGTH))
+        self.assertEqual(len(parser.rest), len(self.LENGTH))
         with self.assertRaises(LocalProtocolError):
             parser.expect(b"GET")
 

@@ -65,6 +65,11 @@ class Request:
             self.written,
         )
 
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
     def lines(self) -> bytes:
         """The fields as they are sent on, and those that say where the body ends and what the
         next hop must do."""

@@ -26,7 +26,7 @@ from exposr_tx.wire.http1.fields import (
     without_named,
 )
 from exposr_tx.wire.http1.framing import DONE, HEAD, Parser, check_chunked, content_length
-from exposr_tx.wire.http1.messages import Event, Request
+from exposr_tx.wire.http1.messages import END, Event, Request
 from exposr_tx.wire.http1.syntax import (
     ABSOLUTE,
     FIELD,
@@ -45,15 +45,14 @@ class RequestParser(Parser):
     It stops behind each request's :class:`End`; :meth:`next_request` reads on.
     """
 
-    __slots__ = ("_block", "_empty_lines", "_head", "_last", "_request")
+    __slots__ = ("_block", "_empty_lines", "_last", "_request")
 
     _request: Request
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._empty_lines = 0
-        self._head = b""  # of the request before
-        self._block = b""  # its fields, should they be worth remembering
+        self._block = b""  # fields worth remembering
         self._last: Request | None = None
 
     def next_request(self) -> list[Event]:
@@ -63,7 +62,7 @@ class RequestParser(Parser):
         self._state = HEAD
         self._scanned = 0
         self._empty_lines = 0
-        return self.receive(self.take_rest()) if self._held else []
+        return self.receive(self.take_rest()) if self.rest else []
 
     def _skip_empty_line(self, data: bytes) -> bytes:
         # One empty line before a request is forgiven (RFC 9112 section 2.2).
@@ -80,12 +79,18 @@ class RequestParser(Parser):
         return super()._too_long(head)
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
-        # What comes again to the byte, as from a client that polls, is the same request: 4 µs less.
-        if head != self._head:
-            self._request = self._read(head)
-            self._head = head
-        events.append(self._request)
-        self._begin_body(self._request.length, events)
+        self._request = self._read(head)
+        self._head = head
+        self._begin(events)
+
+    def _begin(self, events: list[Event]) -> None:
+        request = self._request
+        events.append(request)
+        if request.length == 0:
+            self._state = DONE
+            events.append(END)
+        else:
+            self._begin_body(request.length, events)
 
     def _read(self, head: bytes) -> Request:
         # A connection's requests mostly differ in their first line only. Where the rest is the

@@ -42,23 +42,24 @@ from exposr_tx.wire.http1.syntax import (
 class ResponseParser(Parser):
     """Reads the responses of one target connection, one for each :meth:`expect`."""
 
-    __slots__ = ("_bare", "_head", "_interim", "_method", "_response")
+    __slots__ = ("_bare", "_interim", "_response")
 
     _response: Response
 
     def __init__(self, limits: Limits = RESPONSE_LIMITS) -> None:
         super().__init__(limits)
         self._state = DONE
-        self._method = b""
+        self._bare = False  # whether the request was HEAD
         self._interim = 0
-        self._head = b""  # of the response before, and whether it was to HEAD
-        self._bare = False
 
     def expect(self, method: bytes) -> None:
         """A request was sent: its response comes next."""
-        if self._state != DONE or self._held:
+        if self._state != DONE or self.rest:
             raise LocalProtocolError("the response before has not ended cleanly")
-        self._method = method
+        bare = method == b"HEAD"
+        if bare is not self._bare:
+            self._bare = bare
+            self._head = b""  # it would be measured in another way now
         self._interim = 0
         self._scanned = 0
         self._state = HEAD
@@ -73,12 +74,12 @@ class ResponseParser(Parser):
         return []
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
-        # A target's responses within a second are often the same to the last byte of their heads.
-        bare = self._method == b"HEAD"
-        if head != self._head or bare is not self._bare:
-            self._response = self._read_head(head)
-            self._measure(self._response, bare)
-            self._head, self._bare = head, bare
+        self._response = self._read_head(head)
+        self._measure(self._response)
+        self._head = head
+        self._begin(events)
+
+    def _begin(self, events: list[Event]) -> None:
         response = self._response
         events.append(response)
         if response.status < 200:
@@ -153,13 +154,9 @@ class ResponseParser(Parser):
             ]
         return lengths, codings
 
-    @staticmethod
-    def _measure(response: Response, bare: bool) -> None:
-        """How long the body is (RFC 9112 section 6.3).
-
-        :param bare: whether the request was HEAD.
-        """
-        if bare or response.status in (204, 304):
+    def _measure(self, response: Response) -> None:
+        """How long the body is (RFC 9112 section 6.3)."""
+        if self._bare or response.status in (204, 304):
             response.chunked = False
         elif response.status < 200:
             pass
