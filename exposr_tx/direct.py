@@ -14,13 +14,16 @@ each small response.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
 
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
-__all__ = ["read_directly", "writer_of"]
+__all__ = ["close_directly", "read_directly", "writer_of"]
 
 
 def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
@@ -64,3 +67,28 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             write(bytes(memoryview(data)[sent:]))
 
     return write_directly
+
+
+def close_directly(transport: Any) -> bool:
+    """Close a connection when the round is over, if nothing that was written waits for room.
+
+    Twisted's ``loseConnection`` asks the reactor for writability first: two system calls and a
+    dispatch, 25 µs.
+
+    :return: False where that cannot be done: nothing has changed.
+    """
+    if (
+        not isinstance(transport, Connection)
+        or transport.TLS
+        or transport.dataBuffer
+        or transport._tempDataBuffer
+        or transport.disconnecting
+        or not transport.connected
+    ):
+        return False
+    transport.stopReading()
+    transport.disconnecting = True
+    rounds_of(transport.reactor).at_end(
+        partial(transport.connectionLost, Failure(ConnectionDone()))
+    )
+    return True

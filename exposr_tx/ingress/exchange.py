@@ -53,6 +53,8 @@ class Exchange:
 
     #: Of the origin that upstreams are told.
     kind: ClassVar[str] = "http"
+    #: Whether the connection to the target may serve another visitor.
+    pooled: ClassVar[bool] = True
 
     __slots__ = (
         "_bytes_in",
@@ -338,7 +340,7 @@ class Exchange:
             if self._target_paused and target.alive:
                 target.transport.resumeProducing()
             response = self._response
-            if response is not None and response.keep_alive and self.complete:
+            if response is not None and response.keep_alive and self.complete and self.pooled:
                 target.release(response.idle_limit)
             else:
                 target.close()

@@ -20,6 +20,9 @@ __all__ = ["VIA", "RequestWriter", "response_head"]
 #: The field that carries the ids of the nodes that a request has been through.
 VIA: Final = b"exposr-via"
 
+#: Visitors of whom the lines that tell of them are kept; some 400 bytes each.
+MAX_KNOWN: Final = 4096
+
 _URL: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
 _DOMAIN: Final = re.compile(
     rb"(;[ \t]*domain[ \t]*=[ \t]*)\.?([^;]*?)([ \t]*(?:;|\Z))", re.IGNORECASE
@@ -45,10 +48,20 @@ class RequestWriter:
     def __init__(self, node_id: bytes, scheme: bytes) -> None:
         self._node_id = node_id
         self._scheme = scheme
+        self._known: dict[tuple[str, bytes], bytes] = {}
 
     def looped(self, visitor: Visitor) -> bool:
         """Whether a request has been through this node before."""
         return bool(visitor.via) and self._node_id in visitor.via.replace(b" ", b"").split(b",")
+
+    def about_peer(self, peer: Visitor, authority: bytes) -> bytes:
+        """The same of a visitor that no proxy speaks for: made once for all its connections."""
+        lines = self._known.get((peer.ip, authority))
+        if lines is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            lines = self._known[peer.ip, authority] = self.about(peer, authority)
+        return lines
 
     def about(self, visitor: Visitor, authority: bytes) -> bytes:
         """The lines that tell a target of its visitor; the same for a connection's whole life

@@ -30,6 +30,7 @@ class LocalExchange(Exchange):
     """A request that no tunnel claims."""
 
     kind: ClassVar[str] = "api"
+    pooled: ClassVar[bool] = False  # the API's end knows whose it is
 
     __slots__ = ("_api", "_held", "_size", "_takeover")
 

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.deadlines import NEVER
-from exposr_tx.direct import read_directly, writer_of
+from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
@@ -212,7 +212,7 @@ class VisitorConnection(Protocol):
         if request.forwarding:
             return self.factory.writer.about(self.believed(request), request.authority)
         if self._about is None or self._about[0] != request.authority:
-            lines = self.factory.writer.about(self.believed(request), request.authority)
+            lines = self.factory.writer.about_peer(self.believed(request), request.authority)
             self._about = (request.authority, lines)
         return self._about[1]
 
@@ -288,6 +288,8 @@ class VisitorConnection(Protocol):
         self._holding = False
         rest = self._parser.take_rest()
         self._resume()
+        # The transport holds on to this object; what it knows of requests, 3 KB, is not needed.
+        del self._parser, self._visitor, self._about, self.write
         self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
         self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
         read_directly(self.transport, protocol.dataReceived)
@@ -314,7 +316,7 @@ class VisitorConnection(Protocol):
         if unread and not ISSLTransport.providedBy(self.transport):
             self._await(LINGER)
             self.transport.loseWriteConnection()
-        else:
+        elif not close_directly(self.transport):
             if self._stalled is None:
                 self._stalled = (self._queued(), NEVER)
             self._await(self.factory.timeouts.stall)

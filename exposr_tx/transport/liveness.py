@@ -9,7 +9,6 @@ section D.5). Whoever was asleep itself judges nobody before it has listened.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -93,7 +92,7 @@ class Liveness:
         self._wall_clock = wall_clock
         self._pings = 0
         self._pongs = 0
-        self._barriers: deque[tuple[int, Callable[[], object]]] = deque()
+        self._barriers: list[tuple[int, Callable[[], object]]] = []  # few, the oldest first
         self.heard_at = self.sign_at = clock.seconds()
         self._heard = False
         self._missed = 0
@@ -128,7 +127,7 @@ class Liveness:
         for call in (self._tick_call, self._watch_call):
             if call is not None and call.active():
                 call.cancel()
-        barriers, self._barriers = self._barriers, deque()
+        barriers, self._barriers = self._barriers, []
         for _, callback in barriers:
             callback()
 
@@ -151,7 +150,7 @@ class Liveness:
         if self._pongs < number <= self._pings:
             self._pongs = number
             while self._barriers and self._barriers[0][0] <= number:
-                self._barriers.popleft()[1]()
+                self._barriers.pop(0)[1]()
 
     # What is asked ---------------------------------------------------------
 

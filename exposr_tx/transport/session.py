@@ -110,11 +110,9 @@ class Session:
                 self._check_idle,
             )
         self._turns = self._channels.turns
-        self._dispatch: dict[type, Callable[[Any], None]] = {
-            **self._channels.dispatch,
-            Ponged: self._ponged,
-            Reply: self._reply,
-        }
+        self._dispatch = self._channels.dispatch
+        self._dispatch[Ponged] = self._ponged
+        self._dispatch[Reply] = self._reply
         self._unread_replies = 0
         self._started = False
         self._over = False

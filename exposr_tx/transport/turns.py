@@ -27,14 +27,17 @@ class Turns:
 
     def __init__(self) -> None:
         self.full = False
-        self._waiting: deque[Stream] = deque()
+        # None waits, mostly; and an empty deque has 600 bytes, for each of many thousand clients.
+        self._waiting: deque[Stream] | None = None
         self._flushing = False
 
     def __repr__(self) -> str:
-        return f"<Turns {'FULL' if self.full else 'FREE'} {len(self._waiting)} waiting>"
+        return f"<Turns {'FULL' if self.full else 'FREE'} {len(self._waiting or ())} waiting>"
 
     def wait(self, stream: Stream) -> None:
         """The stream has something to send; until it has had its turn it waits once."""
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(stream)
         if not self.full:
             self._flush()
@@ -51,14 +54,15 @@ class Turns:
     def end(self) -> None:
         """Nobody has a turn any more."""
         self.full = True
-        self._waiting.clear()
+        if self._waiting is not None:
+            self._waiting.clear()
 
     def _flush(self) -> None:
-        if self._flushing:
+        waiting = self._waiting
+        if self._flushing or waiting is None:
             return
         self._flushing = True
         try:
-            waiting = self._waiting
             while waiting and not self.full:
                 stream = waiting.popleft()
                 if stream.flush():

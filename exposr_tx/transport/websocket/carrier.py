@@ -36,6 +36,13 @@ __all__ = ["Carrier", "Lost"]
 #: there until the reactor's next turn and go out together.
 LARGE: Final = 16 * 1024
 
+#: What autobahn remembers of the handshake and nobody reads: 1 KB for each of many thousands.
+_OF_HANDSHAKE: Final = (
+    *("http_headers", "http_request_data", "http_request_host", "http_request_params"),
+    *("http_request_path", "http_request_uri", "http_response_data", "http_status_line"),
+    *("websocket_extensions", "websocket_key", "websocket_origin", "websocket_protocols"),
+)
+
 _OPEN: Final = WebSocketProtocol.STATE_OPEN
 _CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 _CONNECTING: Final = WebSocketProtocol.STATE_CONNECTING
@@ -89,6 +96,8 @@ class Carrier:
         """The websocket is open, and its dialect known: so is how long a message may be."""
         if self.native:
             self._reader = FrameReader(self.peer_masks, MESSAGE_SIZE, unmasked)
+        for name in _OF_HANDSHAKE:
+            vars(self).pop(name, None)
 
     # Receiving -------------------------------------------------------------
 
