@@ -8,6 +8,7 @@ section D.5). Whoever was asleep itself judges nobody before it has listened.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from struct import Struct
@@ -52,17 +53,22 @@ class Liveness:
     :param watches_server: whether silence of the peer's *pings* is death
         (the client's side) or silence altogether (the server's).
     :param wall_clock: epoch seconds, for ``alive_at``.
+    :param nearer: called with ``delay`` whenever it becomes less.
 
     :ivar heard_at: when anything was received last, in the clock's seconds.
+    :ivar delay: seconds from a ping to its answer, the least so far: the way there and back without
+        what waits in queues.
     :ivar sign_at: when a ping or a message was; whoever receives a message sets it.
     """
 
     __slots__ = (
+        "_asked_at",
         "_barriers",
         "_clock",
         "_dead",
         "_heard",
         "_missed",
+        "_nearer",
         "_ping",
         "_pings",
         "_pongs",
@@ -73,6 +79,7 @@ class Liveness:
         "_watch_call",
         "_watch_due",
         "_watches_server",
+        "delay",
         "heard_at",
         "sign_at",
     )
@@ -84,12 +91,16 @@ class Liveness:
         dead: Callable[[str], None],
         watches_server: bool = False,
         wall_clock: Callable[[], float] = time.time,
+        nearer: Callable[[float], object] = float,
     ) -> None:
         self._clock = clock
         self._ping = ping
         self._dead = dead
         self._watches_server = watches_server
         self._wall_clock = wall_clock
+        self._nearer = nearer
+        self._asked_at = 0.0
+        self.delay = math.inf
         self._pings = 0
         self._pongs = 0
         self._barriers: list[tuple[int, Callable[[], object]]] = []  # few, the oldest first
@@ -149,6 +160,11 @@ class Liveness:
         (number,) = _COUNTER.unpack(payload)
         if self._pongs < number <= self._pings:
             self._pongs = number
+            if number == self._pings:
+                delay = self._clock.seconds() - self._asked_at
+                if delay < self.delay:
+                    self.delay = delay
+                    self._nearer(delay)
             while self._barriers and self._barriers[0][0] <= number:
                 self._barriers.pop(0)[1]()
 
@@ -177,6 +193,7 @@ class Liveness:
 
     def _send_ping(self) -> int:
         self._pings += 1
+        self._asked_at = self._clock.seconds()
         self._ping(_COUNTER.pack(self._pings & 0xFFFFFFFF))
         return self._pings
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -23,7 +23,7 @@ from exposr_tx.transport.liveness import Liveness
 from exposr_tx.transport.native_channels import NativeChannels
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.mux import Dialect, Reply
-from exposr_tx.wire.native import GoAwayCode, NativeMux, Ponged
+from exposr_tx.wire.native import MAX_WINDOW, GoAwayCode, NativeMux, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -42,6 +42,12 @@ MAX_STREAMS: Final = 4096
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
+
+#: Bytes to which a stream's window grows at most where the peer is near, and bytes per second that
+#: it should carry where it is far. What a window has under way is what a small request waits behind:
+#: 4 MiB were 10 ms of it on loopback, and gained nothing there (measured).
+NEAR_WINDOW: Final = 1024 * 1024
+FAR_RATE: Final = 64_000_000
 
 #: What our pings begin with: the dialect's have eight bytes, a counter has four.
 _PING_START: Final = bytes(4)
@@ -85,7 +91,9 @@ class Session:
         )
         self._send = connection.send if self._batch is None else self._batch.send
         ping = connection.ping if self._batch is None else self._ping
-        self._liveness = Liveness(clock, ping, self.fail, watches_server, wall_clock)
+        self._liveness = Liveness(
+            clock, ping, self.fail, watches_server, wall_clock, self._nearer
+        )
         self._channels: Streams
         if isinstance(mux, NativeMux):
             assert self._batch is not None
@@ -280,6 +288,10 @@ class Session:
     def _ponged(self, event: Ponged) -> None:
         if event.payload.startswith(_PING_START):
             self.pong_received(event.payload[len(_PING_START) :])
+
+    def _nearer(self, delay: float) -> None:
+        if isinstance(self._mux, NativeMux):
+            self._mux.window_limit = max(NEAR_WINDOW, min(MAX_WINDOW, int(delay * FAR_RATE)))
 
     def _peer_goes(self) -> None:
         if self._on_going is not None:
