@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.cases import CASES, TUNNEL_ONLY, Bench, Result, run
+from benchmarks.bench import Bench, Result
+from benchmarks.cases import CASES, TUNNEL_ONLY, run
 from benchmarks.processes import Missing, Programs
 from benchmarks.report import row, save, text
 
@@ -36,9 +37,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class OutOfTime(BaseException):
+    """The run has taken so long that it ends here."""
+
+
 def stop(number: int, frame: FrameType | None) -> None:
     """A signal ends the run through the ``with`` blocks, so that nothing stays behind."""
-    raise SystemExit("out of time" if number == signal.SIGALRM else 130)
+    raise OutOfTime if number == signal.SIGALRM else SystemExit(130)
 
 
 def measure(options: argparse.Namespace) -> list[Result]:
@@ -47,17 +52,21 @@ def measure(options: argparse.Namespace) -> list[Result]:
     soft, hard = QUICK if options.quick else FULL
     signal.alarm(hard)
     results: list[Result] = []
-    with Programs() as programs:
-        bench = Bench(programs, options.quick, begin + soft)
-        if not options.nginx_only:
-            bench.start()
-        for name in options.case or CASES:
-            if bench.ours is None and name in TUNNEL_ONLY:
-                continue
-            for result in run(bench, name):
-                results.append(result)
-                print("  ".join(cell for cell in row(result) if cell), flush=True)
-    signal.alarm(0)
+    name = "start"
+    try:
+        with Programs() as programs:
+            bench = Bench(programs, options.quick, begin + soft)
+            if not options.nginx_only:
+                bench.start()
+            for name in options.case or CASES:
+                if bench.ours is None and name in TUNNEL_ONLY:
+                    continue
+                for result in run(bench, name):
+                    results.append(result)
+                    print("  ".join(cell for cell in row(result) if cell), flush=True)
+            signal.alarm(0)
+    except OutOfTime:
+        results.append(Result(name, name, "", note="broken off: out of time"))
     return results
 
 

@@ -1,7 +1,9 @@
-"""The visitors: wrk for many small requests, and sockets of our own for long streams."""
+"""The visitors: wrk for many small requests, a generator of our own for even rates and
+websockets, and sockets for long streams."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -11,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from benchmarks.processes import Missing
+from benchmarks.processes import Missing, Program, Programs, wait_until
 
 READ_SIZE = 1 << 20
 # A visitor that hears nothing for so long gives up.
@@ -61,6 +63,64 @@ def wrk(port: int, host: str, path: str, connections: int, seconds: int, close: 
         p99=latency(99),
         failed=failed + int(number(r"Non-2xx or 3xx responses: (\d+)")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What :mod:`benchmarks.generator` found in one run. Latencies are microseconds.
+
+    :ivar failed: other answers than expected, and those that never came.
+    :ivar late_p99: how late the generator itself was.
+    :ivar cpu: the generator's share of a core.
+    """
+
+    answered: int
+    failed: int
+    per_second: float
+    p50: float
+    p99: float
+    p999: float
+    late_p99: float
+    cpu: float
+
+
+class Visitors:
+    """Many visitors' connections, held by a generator; a context manager ends it.
+
+    :param kind: ``"http"`` or ``"websocket"``.
+    """
+
+    def __init__(
+        self, programs: Programs, kind: str, port: int, host: str, path: str, connections: int
+    ) -> None:
+        self._programs = programs
+        self._program = programs.python(
+            "generator", "benchmarks.generator", kind, port, host, path, connections, told=True
+        )
+        self._lines = 0
+        self._next_line(SILENCE)
+
+    def __enter__(self) -> Visitors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._programs.stop(self._program)
+
+    def run(self, rate: float, seconds: float) -> Flow:
+        """Messages at an even rate a second, or with 0 as fast as they are answered."""
+        self._program.tell(f"{rate} {seconds}")
+        return Flow(**json.loads(self._next_line(seconds + SILENCE)))
+
+    def _next_line(self, patience: float) -> str:
+        program = self._program
+        wait_until(program, lambda: lines(program) > self._lines, "line of output", patience)
+        self._lines += 1
+        return program.output().splitlines()[self._lines - 1]
+
+
+def lines(program: Program) -> int:
+    """How many whole lines it has printed."""
+    return program.output().count("\n")
 
 
 class Visit:

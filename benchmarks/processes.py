@@ -1,4 +1,4 @@
-"""The programs of a run: nginx twice, our server and client, the origin, the relay.
+"""The programs of a run: nginx, our server and clients, targets, relay, and load generators.
 
 Everything lives in one temporary directory and on free loopback ports, and is
 gone when the ``with`` block ends, on Ctrl-C too.
@@ -6,6 +6,7 @@ gone when the ``with`` block ends, on Ctrl-C too.
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,10 @@ GIB = 1 << 30
 START_TIMEOUT = 20.0
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# What the script ``exposr`` does, wherever the package is installed.
+CLIENT = (sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()")
+V2_CLIENT = (sys.executable, "-m", "benchmarks.v2_client")
 
 COMMON = """\
 {user}
@@ -60,10 +66,11 @@ of text, so that a body is there.\\n"; }}
 """
 
 YARDSTICK = """\
-  access_log {directory}/yardstick.log;
+  access_log {directory}/{name}.log;
   keepalive_requests 100000000;
   upstream target {{ server 127.0.0.1:{target}; keepalive 128; keepalive_requests 100000000; }}
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 16; }}
+  upstream echo {{ server 127.0.0.1:{echo}; }}
   proxy_http_version 1.1;
   proxy_set_header Connection "";
   proxy_set_header X-Forwarded-For $remote_addr;
@@ -80,6 +87,15 @@ YARDSTICK = """\
     server_name origin.localhost;
     location / {{ proxy_pass http://origin; }}
     location /events {{ proxy_pass http://origin; proxy_buffering off; }}
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    server_name echo.localhost;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection upgrade;
+    proxy_set_header X-Forwarded-For $remote_addr;
+    proxy_read_timeout 1h;
+    location / {{ proxy_pass http://echo; }}
   }}
 """
 
@@ -137,6 +153,12 @@ class Program:
         """What it has printed."""
         return self._log.read_text(errors="replace")
 
+    def tell(self, line: str) -> None:
+        """Write a line to its input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL to its whole group after five seconds."""
         if self.running:
@@ -146,6 +168,9 @@ class Program:
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
 
 
 class Programs:
@@ -154,6 +179,7 @@ class Programs:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="exposr-bench-"))
         self._running: list[Program] = []
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Programs:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -170,32 +196,56 @@ class Programs:
             program.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start(self, name: str, command: Sequence[str | Path]) -> Program:
-        """Run a command in a session of its own, its output in a file."""
-        log = self.directory / f"{name}-{len(self._running)}.out"
-        environ = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("EXPOSR_")},
+    @property
+    def environ(self) -> dict[str, str]:
+        """What every program gets; modules are compiled once, as those of an installed package."""
+        unwanted = ("EXPOSR_", "PYTHONDONTWRITEBYTECODE")
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith(unwanted)},
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "XDG_CONFIG_HOME": str(self.directory / "config"),
         }
+
+    def start(self, name: str, command: Sequence[str | Path], told: bool = False) -> Program:
+        """Run a command in a session of its own, its output in a file.
+
+        :param told: whether its input will come from :meth:`Program.tell`.
+        """
+        log = self.directory / f"{name}-{next(self._numbers)}.out"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(word) for word in command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if told else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
-                env=environ,
+                env=self.environ,
                 start_new_session=True,
             )
         program = Program(name, process, log)
         self._running.append(program)
         return program
 
-    def python(self, name: str, module: str, *arguments: str | int | float) -> Program:
+    def python(
+        self, name: str, module: str, *arguments: str | int | float, told: bool = False
+    ) -> Program:
         """Run one of our modules, ``python -m``."""
-        return self.start(name, [sys.executable, "-m", module, *map(str, arguments)])
+        return self.start(name, [sys.executable, "-m", module, *map(str, arguments)], told)
+
+    def answer(self, *command: str | Path, patience: float = 60.0) -> str:
+        """Run a command to its end; gives its output, raises RuntimeError when it fails."""
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=patience, cwd=self.directory,
+            env=self.environ, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{command[-1]}: {done.stderr[-500:] or done.returncode}")
+        return done.stdout
+
+    def run_python(self, module: str, *arguments: str | int | Path) -> str:
+        """Run one of our modules to its end; gives its output."""
+        return self.answer(sys.executable, "-m", module, *map(str, arguments))
 
     def stop(self, program: Program) -> None:
         """End one program before the others."""
@@ -213,7 +263,7 @@ class Programs:
             user="user root;" if os.geteuid() == 0 else "",
             directory=self.directory,
             name=name,
-            body=body.format(directory=self.directory, **ports),
+            body=body.format(directory=self.directory, name=name, **ports),
         )
         config = self.directory / f"{name}.conf"
         config.write_text(text)
@@ -229,9 +279,9 @@ class Programs:
             large.truncate(GIB)
         return self.nginx("target", TARGET, port=port)
 
-    def yardstick(self, port: int, target: int, origin: int) -> Program:
+    def yardstick(self, name: str, port: int, target: int, origin: int, echo: int) -> Program:
         """nginx as a plain reverse proxy: no tunnel, an access log as installed."""
-        return self.nginx("yardstick", YARDSTICK, port=port, target=target, origin=origin)
+        return self.nginx(name, YARDSTICK, port=port, target=target, origin=origin, echo=echo)
 
     def origin(self, port: int) -> Program:
         """The program that swallows uploads and sends events."""
@@ -239,7 +289,13 @@ class Programs:
         wait_for_port(program, port)
         return program
 
-    def server(self, port: int, *options: str) -> Program:
+    def echo(self, port: int) -> Program:
+        """The program that echoes websocket messages."""
+        program = self.python("echo", "benchmarks.echo", port)
+        wait_for_port(program, port)
+        return program
+
+    def server(self, port: int) -> Program:
         """Our server with default options, its log in a file."""
         ready = self.directory / f"ready-{port}"
         program = self.start(
@@ -248,20 +304,20 @@ class Programs:
                 *(str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "exposr"),
                 *("--api-port", str(port), "--allow-registration"),
                 *("--ingress-http-url", f"http://{DOMAIN}:{port}"),
-                *("--ready-file", str(ready), *options),
+                *("--ready-file", str(ready)),
             ],
         )
         wait_until(program, ready.exists, "the ready file")
         return program
 
-    def client(self, name: str, server: int, target: int, *settings: str) -> Program:
-        """Our client, asked to connect a tunnel ``name`` to the target."""
-        script = "from exposr_tx.scripts import exposr; exposr()"
+    def client(self, name: str, server: int, target: int, native: bool = True) -> Program:
+        """Our client, asked to connect a tunnel ``name`` to the target; or one for v2 only."""
         return self.start(
             f"client-{name}",
             [
-                *(sys.executable, "-c", script, "-s", f"http://127.0.0.1:{server}"),
-                *("tunnel", "connect", name, f"http://127.0.0.1:{target}", *settings),
+                *(CLIENT if native else V2_CLIENT),
+                *("-s", f"http://127.0.0.1:{server}"),
+                *("tunnel", "connect", name, f"http://127.0.0.1:{target}"),
             ],
         )
 

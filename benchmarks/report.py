@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import Result
+from benchmarks.bench import Result
 
 HEADINGS = ("case", "unit", "nginx", "ours", "ratio", "CPU µs nginx", "CPU µs ours", "note")
 
