@@ -90,44 +90,49 @@ def respond(connection: Visitor, body: bytes, status: bytes = b"200 OK", *fields
 
 
 def site(connection: Visitor, target: Target) -> None:
-    """Many small things by their paths, on connections that stay open.
+    """Many small things by their paths, on connections that stay open; see :func:`answer`."""
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while answer(connection, target, read_request(connection)):
+        pass
+
+
+def answer(connection: Visitor, target: Target, request: Request) -> bool:
+    """One answer of :func:`site`; whether the connection goes on.
 
     ``/down/SIZE`` and ``/down-chunked/SIZE`` give a body, ``/up`` the hash of
     the one that came, ``/status/CODE`` a response without a body, ``/page`` a
     page, ``/moved`` a redirect to the target's own name, ``/ws`` echoes over a
     websocket, everything else is answered with its own head.
     """
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while True:
-        request = read_request(connection)
-        target.requests.append((request.head, b""))
-        _, kind, argument = [*request.path.split(b"/"), b"", b""][:3]
-        if kind in (b"down", b"down-chunked"):
-            size, chunked = int(argument), kind == b"down-chunked"
-            how = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
-            connection.send(b"HTTP/1.1 200 OK\r\n" + how + b"\r\n\r\n")
-            send_body(connection, size, chunked)
-            continue
-        if kind == b"ws":
-            accept(connection, request.fields)
-            echo(connection, target)
-            return
-        digest = hashlib.sha256()
-        for piece in read_body(connection, request.fields):
-            digest.update(piece)
-        if kind == b"up":
-            respond(connection, digest.hexdigest().encode())
-        elif kind == b"status":
-            connection.send(b"HTTP/1.1 %b Whatever\r\nETag: x\r\n\r\n" % argument)
-        elif kind == b"page" and request.method == b"HEAD":
-            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE))
-        elif kind == b"page":
-            respond(connection, PAGE)
-        elif kind == b"moved":
-            where = b"Location: http://127.0.0.1:%d/page" % target.port
-            respond(connection, b"", b"302 Found", where, b"Set-Cookie: a=b; Domain=127.0.0.1")
-        else:
-            respond(connection, request.head)
+    target.requests.append((request.head, b""))
+    _, kind, argument = [*request.path.split(b"/"), b"", b""][:3]
+    if kind in (b"down", b"down-chunked"):
+        size, chunked = int(argument), kind == b"down-chunked"
+        how = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+        connection.send(b"HTTP/1.1 200 OK\r\n" + how + b"\r\n\r\n")
+        send_body(connection, size, chunked)
+        return True
+    if kind == b"ws":
+        accept(connection, request.fields)
+        echo(connection, target)
+        return False
+    digest = hashlib.sha256()
+    for piece in read_body(connection, request.fields):
+        digest.update(piece)
+    if kind == b"up":
+        respond(connection, digest.hexdigest().encode())
+    elif kind == b"status":
+        connection.send(b"HTTP/1.1 %b Whatever\r\nETag: x\r\n\r\n" % argument)
+    elif kind == b"page" and request.method == b"HEAD":
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE))
+    elif kind == b"page":
+        respond(connection, PAGE)
+    elif kind == b"moved":
+        where = b"Location: http://127.0.0.1:%d/page" % target.port
+        respond(connection, b"", b"302 Found", where, b"Set-Cookie: a=b; Domain=127.0.0.1")
+    else:
+        respond(connection, request.head)
+    return True
 
 
 def echo(connection: Visitor, _target: Target) -> None:
@@ -161,15 +166,18 @@ class Gate:
             for _ in read_body(connection, request.fields):
                 pass
             if request.path == b"/events":
-                connection.send(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n"
-                )
-                self.events.wait(120)
-                connection.send(b"data: second\n\n")
+                self._tell(connection)
                 return
             if request.path != b"/free":
                 self._wait()
             respond(connection, request.path)
+
+    def _tell(self, connection: Visitor) -> None:
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n"
+        )
+        self.events.wait(120)
+        connection.send(b"data: second\n\n")
 
     def _wait(self) -> None:
         with self._lock:
@@ -177,6 +185,23 @@ class Gate:
         self.opened.wait(120)
         with self._lock:
             self.waiting -= 1
+
+
+class Stage(Gate):
+    """All of :func:`site`, and two paths of :class:`Gate`: ``/events``, and ``/wait``."""
+
+    def serve(self, connection: Visitor, target: Target) -> None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            request = read_request(connection)
+            if request.path == b"/events":
+                self._tell(connection)
+                return
+            if request.path == b"/wait":
+                self._wait()
+                respond(connection, request.path)
+            elif not answer(connection, target, request):
+                return
 
 
 class Meter:
