@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.direct import writer_of
+from tests.system.certificates import Authority
 from tests.system.harness import PATIENCE, Client, ForClass, Server, Target, Visitor, wait_until
 from tests.system.measures import MB
 from tests.system.targets import PAGE, Stage, digest_of, read_body, send_body
@@ -47,21 +49,41 @@ class CoreTests(SynchronousTestCase):
     client: ClassVar[Client]
     target: ClassVar[Target]
     stage: ClassVar[Stage]
+    public_url: ClassVar[str]
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.stage = Stage()
-        cls.target = Target(ForClass(cls), cls.stage.serve)
+        cls.target = Target(ForClass(cls), cls.serve)
         cls.server = cls.start_server()
-        words = ("tunnel", cls.target.url, NAME)
+        words = ("tunnel", cls.target_url(), NAME, *cls.client_options())
         cls.client = Client(ForClass(cls), cls.server, *words, reactor=cls.reactor)
-        cls.client.wait_connected(2)
+        cls.public_url = cls.client.wait_connected(2)
 
     @classmethod
     def start_server(cls, port: int = 0) -> Server:
         """A server at a port; 0 lets the system choose."""
-        options = ("--api-port", str(port), "--allow-registration", "--grace-period", "3")
+        options = ("--allow-registration", "--grace-period", "3", *cls.listener(port))
         return Server(ForClass(cls), *options, reactor=cls.reactor)
+
+    @classmethod
+    def listener(cls, port: int) -> tuple[str, ...]:
+        """The server's options for where it listens."""
+        return ("--api-port", str(port))
+
+    @classmethod
+    def serve(cls, connection: Visitor, target: Target) -> None:
+        """The target's side of a connection."""
+        cls.stage.serve(connection, target)
+
+    @classmethod
+    def target_url(cls) -> str:
+        return cls.target.url
+
+    @classmethod
+    def client_options(cls) -> tuple[str, ...]:
+        """What the client must be told besides."""
+        return ()
 
     def setUp(self) -> None:
         self.stage.events.clear()
@@ -120,8 +142,9 @@ class CoreTests(SynchronousTestCase):
     def test_download(self) -> None:
         """A large body comes down unchanged, with a length and in chunks."""
         visitor = self.visit()
+        size = 16 * MB
         for kind in (b"down", b"down-chunked"):
-            self.assertEqual(self._hash_of(visitor, b"/%b/%d" % (kind, LARGE)), digest_of(LARGE))
+            self.assertEqual(self._hash_of(visitor, b"/%b/%d" % (kind, size)), digest_of(size))
 
     @staticmethod
     def _hash_of(visitor: Visitor, path: bytes) -> str:
@@ -208,6 +231,82 @@ class EpollTests(CoreTests):
 
 class AsyncioTests(CoreTests):
     """On asyncio's event loop."""
+
+    __test__ = True
+    reactor = "asyncio"
+
+
+class SecureTests(CoreTests):
+    """The same where every connection between visitor, server, client and target is TLS.
+
+    All believe the authority of the test and nobody else.
+    """
+
+    authority: ClassVar[Authority]
+    certificate: ClassVar[str]
+    context: ClassVar[ssl.SSLContext]
+    target_context: ClassVar[ssl.SSLContext]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.authority = Authority(folder.name)
+        cls.certificate = cls.authority.certificate("localhost", f"{NAME}.localhost")
+        cls.context = ssl.create_default_context(cafile=cls.authority.path)
+        cls.target_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        cls.target_context.load_cert_chain(cls.certificate)
+        super().setUpClass()
+
+    @classmethod
+    def listener(cls, port: int) -> tuple[str, ...]:
+        where = f"ssl:{port}:privateKey={cls.certificate}:certKey={cls.certificate}"
+        return ("--listen", f"{where}:interface=127.0.0.1")
+
+    @classmethod
+    def serve(cls, connection: Visitor, target: Target) -> None:
+        connection.socket = cls.target_context.wrap_socket(connection.socket, server_side=True)
+        super().serve(connection, target)
+
+    @classmethod
+    def target_url(cls) -> str:
+        return f"https://localhost:{cls.target.port}"
+
+    @classmethod
+    def client_options(cls) -> tuple[str, ...]:
+        believed = ("--server-ca", cls.authority.path, "--target-ca", cls.authority.path)
+        return ("-s", f"https://localhost:{cls.server.port}", *believed)
+
+    def connection(self) -> Visitor:
+        visitor = super().connection()
+        name = f"{NAME}.localhost"
+        visitor.socket = self.context.wrap_socket(visitor.socket, server_hostname=name)
+        return visitor
+
+    def test_urls(self) -> None:
+        """The ready file and the public URL say https, and a target hears of it."""
+        self.assertTrue(self.server.url.startswith("https://127.0.0.1:"), self.server.url)
+        self.assertEqual(self.public_url, f"https://{NAME}.localhost:{self.server.port}/")
+        self.assertIn(b"\r\nX-Forwarded-Proto: https\r\n", self.visit().get(b"/any").body)
+
+    def test_unknown_authority(self) -> None:
+        """A client that does not know the server's authority does not speak with it."""
+        where = ("-s", f"https://localhost:{self.server.port}")
+        client = Client(self, self.server, "tunnel", self.target.url, *where, reactor=self.reactor)
+        client.wait_for_line("certificate")
+        client.kill()
+        self.assertEqual([line for line in client.out if "success" in line], [])
+
+
+class SecureEpollTests(SecureTests):
+    """TLS on epoll."""
+
+    __test__ = True
+    reactor = "epoll"
+
+
+class SecureAsyncioTests(SecureTests):
+    """TLS on asyncio's event loop."""
 
     __test__ = True
     reactor = "asyncio"
