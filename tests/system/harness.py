@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -293,7 +293,12 @@ class Server(Process):
 
 
 class Client(Process):
-    """The script ``exposr`` with a server's URL."""
+    """The script ``exposr`` with a server's URL.
+
+    :cvar script: what Python runs.
+    """
+
+    script: ClassVar[str] = "from exposr_tx.scripts import exposr; exposr()"
 
     def __init__(
         self,
@@ -307,7 +312,7 @@ class Client(Process):
         test.addCleanup(home.cleanup)
         super().__init__(
             test,
-            [sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()"]
+            [sys.executable, "-c", self.script]
             + ["--server", f"http://localhost:{urlsplit(server.url).port}/", *arguments],
             {
                 "XDG_CONFIG_HOME": home.name,
