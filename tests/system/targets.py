@@ -208,14 +208,17 @@ class Meter:
     """A body of one path goes as fast as it can, and what has gone is counted.
 
     ``/endless`` gives a body without end, ``/down/SIZE`` one of a size;
-    ``/up`` is read only from when ``reading`` is set, and answered with its
-    hash. Others are answered at once.
+    ``/up`` is read to the end only when ``reading`` is set, ``/up-at-once``
+    without that; both are answered with their hash. Others are answered at once.
 
+    :param middle: bytes of ``/up`` that are read before.
+    :ivar arrived: how many of ``/up`` are waited in.
     :ivar sent: bytes of bodies that have been written.
     :ivar closed: how many connections ended in the middle of a body.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, middle: int = 0) -> None:
+        self._middle = middle
         self.sent = 0
         self.closed = 0
         self.arrived = 0
@@ -242,17 +245,25 @@ class Meter:
             size = int(found[1])
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
             self._pour(connection, size, chunked=False)
-        elif request.path == b"/up":
-            with self._lock:
-                self.arrived += 1
-            self.reading.wait(120)
-            digest = hashlib.sha256()
+        elif request.path in (b"/up", b"/up-at-once"):
+            stops = request.path == b"/up"
+            if stops and not self._middle:
+                self._stop()
+            digest, read = hashlib.sha256(), 0
             for piece in read_body(connection, request.fields):
                 digest.update(piece)
+                if stops and read < self._middle <= read + len(piece):
+                    self._stop()
+                read += len(piece)
             respond(connection, digest.hexdigest().encode())
         else:
             respond(connection, b"other")
         connection.host = b""
+
+    def _stop(self) -> None:
+        with self._lock:
+            self.arrived += 1
+        self.reading.wait(120)
 
     def _pour(self, connection: Visitor, size: int, chunked: bool) -> None:
         for piece in pieces(size):

@@ -28,7 +28,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.direct import writer_of
 from tests.system.certificates import Authority
 from tests.system.harness import PATIENCE, Client, ForClass, Server, Target, Visitor, wait_until
-from tests.system.measures import MB
+from tests.system.measures import MB, Growth
 from tests.system.targets import PAGE, Stage, digest_of, read_body, send_body
 from tests.system.websockets import frame, open_websocket
 
@@ -191,7 +191,9 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(visitor.read_rest(), b"")
 
     def test_stopped_reader(self) -> None:
-        """While one visitor does not read, others are served; then it gets the rest."""
+        """While one visitor does not read, others are served, and what it is owed is not kept in
+        memory; then it gets the rest."""
+        growth = Growth(server=self.server, client=self.client)
         stopped = self.visit()
         stopped.send(b"GET /down/%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (LARGE, stopped.host))
         self.assertEqual(stopped.head().status, 200)
@@ -200,6 +202,7 @@ class CoreTests(SynchronousTestCase):
         for _ in range(100):
             self.assertEqual(others.get(b"/page").body, PAGE)
         self.assertEqual(self._hash_of(others, b"/down/%d" % (8 * MB)), digest_of(8 * MB))
+        growth.check(LARGE // 2)
         for piece in read_body(stopped, {b"content-length": b"%d" % (LARGE - MB)}):
             digest.update(piece)
         self.assertEqual(digest.hexdigest(), digest_of(LARGE))
