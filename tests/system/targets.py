@@ -188,7 +188,10 @@ class Gate:
 
 
 class Stage(Gate):
-    """All of :func:`site`, and two paths of :class:`Gate`: ``/events``, and ``/wait``."""
+    """All of :func:`site`, and two paths of :class:`Gate`: ``/events``, and ``/wait``.
+
+    ``/broken`` gives a body that breaks off.
+    """
 
     def serve(self, connection: Visitor, target: Target) -> None:
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -196,6 +199,9 @@ class Stage(Gate):
             request = read_request(connection)
             if request.path == b"/events":
                 self._tell(connection)
+                return
+            if request.path == b"/broken":
+                connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf")
                 return
             if request.path == b"/wait":
                 self._wait()

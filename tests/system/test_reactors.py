@@ -190,6 +190,16 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(answer.fields[b"connection"], b"close")
         self.assertEqual(visitor.read_rest(), b"")
 
+    def test_broken_body(self) -> None:
+        """A body that breaks off is no complete one, not even where only the connection's end
+        tells how long it is."""
+        visitor = self.visit()
+        visitor.send(b"GET /broken HTTP/1.0\r\nHost: %b\r\n\r\n" % visitor.host)
+        # Reset, or over TLS an end without its announcement.
+        with self.assertRaises(OSError):
+            while True:
+                visitor._more()
+
     def test_stopped_reader(self) -> None:
         """While one visitor does not read, others are served, and what it is owed is not kept in
         memory; then it gets the rest."""
@@ -283,7 +293,9 @@ class SecureTests(CoreTests):
     def connection(self) -> Visitor:
         visitor = super().connection()
         name = f"{NAME}.localhost"
-        visitor.socket = self.context.wrap_socket(visitor.socket, server_hostname=name)
+        visitor.socket = self.context.wrap_socket(
+            visitor.socket, server_hostname=name, suppress_ragged_eofs=False
+        )
         return visitor
 
     def test_urls(self) -> None:
