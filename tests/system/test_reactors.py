@@ -99,7 +99,10 @@ class CoreTests(SynchronousTestCase):
             with self.connection() as visitor:
                 return visitor.get(b"/page").status == 200
 
-        wait_until(served, "the tunnel is connected")
+        try:
+            wait_until(served, "the tunnel is connected")
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}; the client: {self.client.report()}") from None
 
     def restart_server(self) -> None:
         """A new server where the last one was, once the client is back."""
@@ -304,6 +307,13 @@ class SecureTests(CoreTests):
         self.assertEqual(self.public_url, f"https://{NAME}.localhost:{self.server.port}/")
         self.assertIn(b"\r\nX-Forwarded-Proto: https\r\n", self.visit().get(b"/any").body)
 
+
+class SecureEpollTests(SecureTests):
+    """TLS on epoll."""
+
+    __test__ = True
+    reactor = "epoll"
+
     def test_unknown_authority(self) -> None:
         """A client that does not know the server's authority does not speak with it."""
         where = ("-s", f"https://localhost:{self.server.port}")
@@ -311,13 +321,6 @@ class SecureTests(CoreTests):
         client.wait_for_line("certificate")
         client.kill()
         self.assertEqual([line for line in client.out if "success" in line], [])
-
-
-class SecureEpollTests(SecureTests):
-    """TLS on epoll."""
-
-    __test__ = True
-    reactor = "epoll"
 
 
 class SecureAsyncioTests(SecureTests):
