@@ -11,6 +11,7 @@ import atexit
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -42,6 +43,8 @@ __all__ = ["Building", "Door", "ServerService", "close_all", "tcp_door"]
 BACKLOG: Final = 1024
 #: How often the accept queue is emptied before a door is closed: 1,000 at a time.
 EMPTYINGS: Final = 8
+#: Endpoint strings that speak TLS, behind a balancer's PROXY line or not.
+_TLS: Final = re.compile(r"(haproxy:)*ssl:")
 
 
 class _Threshold(Factory):
@@ -122,6 +125,11 @@ class Door:
         return where.port if isinstance(where, (IPv4Address, IPv6Address)) else None
 
     @property
+    def scheme(self) -> str:
+        """``https`` where the endpoint speaks TLS itself, else ``http``."""
+        return "https" if _TLS.match(self.endpoints[-1]) else "http"
+
+    @property
     def url(self) -> str:
         """How it is reached from this machine."""
         assert self.port is not None
@@ -129,7 +137,7 @@ class Door:
         if not isinstance(where, (IPv4Address, IPv6Address)):
             return f"unix:{self.address}"
         host = "127.0.0.1" if where.host in ("::", "0.0.0.0", "") else where.host
-        return f"http://[{host}]:{where.port}" if ":" in host else f"http://{host}:{where.port}"
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{where.port}"
 
 
 def close_all(doors: Iterable[Door]) -> Deferred[Any]:
@@ -244,6 +252,13 @@ class ServerService(Service):
                 ) from None
             except ValueError as problem:
                 raise ExposrError(f"--listen {door.endpoints[0]!r}: {problem}") from None
+            except Exception as problem:
+                # Whatever the parser of a kind of endpoint comes upon: a file that is not
+                # there, one that holds no key, a word that the kind does not know.
+                raise ExposrError(
+                    f"--listen {door.endpoints[0]!r}: {type(problem).__name__}: {problem}; "
+                    "correct the endpoint's arguments, or the files that they name"
+                ) from None
         self._building = self._build(self._doors)
         for door in self._doors:
             door.threshold.room = self._building.room(door.roles)

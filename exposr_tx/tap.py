@@ -282,8 +282,10 @@ def makeService(options: Options) -> ServerService:
         raise SystemExit(f"twistd exposr: --{problem}") from None
 
     def build(doors: Sequence[Door]) -> Rooms:
-        ports = [door.number for door in doors if "ingress" in door.roles]
-        port = next((port for port in ports if port), 80)
+        entries = [door for door in doors if "ingress" in door.roles]
+        ports = [door.number for door in entries]
+        entry = next((door for door in entries if door.number), None)
+        public = f"{entry.scheme}://localhost:{entry.number}" if entry else "http://localhost:80"
         wide = any(door.address.startswith("[") for door in doors) or not any(ports)
         return Rooms(
             options,
@@ -291,7 +293,7 @@ def makeService(options: Options) -> ServerService:
             storage,
             access_log,
             doors,
-            options["ingress-http-url"] or f"http://localhost:{port}",
+            options["ingress-http-url"] or public,
             "::" if wide else "0.0.0.0",
         )
 

@@ -35,6 +35,15 @@ class MainTests(SynchronousTestCase):
             self.assertEqual(err.count("\n"), 1)
             self.assertTrue(err.startswith("exposr: "))
 
+    def test_unknown_reactor(self) -> None:
+        """A reactor that Twisted does not have, or not here, is a usage error that names others."""
+        for name in ("bogus", "cf", "win32"):
+            status, out, err = self.run_line("tunnel", "list", "--reactor", name)
+            self.assertEqual((status, out), (2, ""), name)
+            self.assertEqual(err.count("\n"), 1)
+            self.assertTrue(err.startswith(f"exposr: --reactor: {name!r} "), err)
+            self.assertIn("asyncio", err)
+
     def test_memory_is_its_servers_own(self) -> None:
         """An account in a memory storage would be gone at once; that is said."""
         status, _out, err = self.run_line(

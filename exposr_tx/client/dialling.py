@@ -10,7 +10,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from exposr_tx.client.rest import ServerUnreachable, unreachable
 from exposr_tx.client.trust import Trust
-from exposr_tx.transport.websocket import ClientConnection, UpgradeRefused, connect
+from exposr_tx.transport.websocket import ClientConnection, ConnectFailed, UpgradeRefused, connect
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
@@ -79,6 +79,11 @@ class Dialler:
         except UpgradeRefused as refused:
             raise ServerUnreachable(
                 f"the server refuses the connection ({refused.http_status} {refused.error})"
+            ) from None
+        except ConnectFailed as failed:
+            # A server that ends, or a proxy that does, while it answers: it may be back soon.
+            raise ServerUnreachable(
+                f"the server {parts.scheme}://{parts.netloc} opens no websocket: {failed}"
             ) from None
         except Exception as error:
             raise unreachable(f"{parts.scheme}://{parts.netloc}", error) from None

@@ -249,6 +249,7 @@ class ExposrOptions(Command):
         ["server-ca", None, None, "A PEM file with the authorities of the server."],
         ["account", "a", None, "The account's number. Others see it: better --account-file."],
         ["account-file", None, None, "A file that holds the account's number."],
+        ["reactor", None, None, "Twisted's reactor to run on, such as asyncio, epoll or poll."],
     ]
     secret = frozenset({"account"})
     subCommands = [

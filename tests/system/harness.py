@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,6 +44,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 #: Whether ``bin/test --long`` asked for the tests that take minutes.
 LONG = bool(os.environ.get("LONG_TESTS"))
+#: The reactor that ``bin/test --reactor=NAME`` asked for; empty is Twisted's choice.
+REACTOR = os.environ.get("TEST_REACTOR", "")
 
 T = TypeVar("T")
 
@@ -64,6 +66,20 @@ def environ(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**plain, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(more or {})}
 
 
+class Scope(Protocol):
+    """What a program or a target lives as long as: a test, or all tests of a class."""
+
+    def addCleanup(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As a test case has it."""
+
+
+class ForClass:
+    """All tests of a class: its ``setUpClass`` starts what they share."""
+
+    def __init__(self, tests: type[SynchronousTestCase]) -> None:
+        self.addCleanup = tests.addClassCleanup
+
+
 class Process:
     """A running program and what it has written.
 
@@ -72,7 +88,7 @@ class Process:
 
     def __init__(
         self,
-        test: SynchronousTestCase,
+        test: Scope,
         command: Sequence[str],
         variables: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -155,31 +171,39 @@ class Process:
         return "\n".join([f"status {self.process.poll()}", *self.out[-30:], *self.err[-30:]])
 
 
-def twistd(*arguments: str) -> list[str]:
-    """The command line of ``twistd``, by this interpreter."""
-    return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *arguments]
+def twistd(*arguments: str, reactor: str = "") -> list[str]:
+    """The command line of ``twistd``, by this interpreter.
+
+    :param reactor: the name of Twisted's reactor to run on; else that of the test run.
+    """
+    command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    name = reactor or REACTOR
+    return [*command, *([f"--reactor={name}"] if name else []), *arguments]
 
 
 class Server(Process):
     """``twistd -n exposr`` on free ports, ready when the constructor returns.
 
     :param options: of the server; ``--api-port 0`` unless they say where to listen.
+    :param reactor: see :func:`twistd`.
     :ivar addresses: the ready file: ``api``, ``ingress``, ``admin`` as URLs of loopback.
     """
 
     def __init__(
         self,
-        test: SynchronousTestCase,
+        test: Scope,
         *options: str,
         variables: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        reactor: str = "",
     ) -> None:
         folder = tempfile.TemporaryDirectory()
         test.addCleanup(folder.cleanup)
         self.ready_file = Path(folder.name, "ready.json")
         where = {"--api-port", "--listen", "-p"} & {o.partition("=")[0] for o in options}
         anywhere = [] if where or "EXPOSR_API_PORT" in (variables or {}) else ["--api-port", "0"]
-        command = twistd("-n", "--pidfile=", "exposr", "--ready-file", str(self.ready_file))
+        words = ("-n", "--pidfile=", "exposr", "--ready-file", str(self.ready_file))
+        command = twistd(*words, reactor=reactor)
         super().__init__(test, [*command, *anywhere, *options], variables, cwd)
 
         def ready() -> bool:
@@ -269,22 +293,33 @@ class Server(Process):
 
 
 class Client(Process):
-    """The script ``exposr`` with a server's URL."""
+    """The script ``exposr`` with a server's URL.
+
+    :cvar script: what Python runs.
+    """
+
+    script: ClassVar[str] = "from exposr_tx.scripts import exposr; exposr()"
 
     def __init__(
         self,
-        test: SynchronousTestCase,
+        test: Scope,
         server: Server,
         *arguments: str,
         variables: Mapping[str, str] | None = None,
+        reactor: str = "",
     ) -> None:
         home = tempfile.TemporaryDirectory()
         test.addCleanup(home.cleanup)
         super().__init__(
             test,
-            [sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()"]
+            [sys.executable, "-c", self.script]
             + ["--server", f"http://localhost:{urlsplit(server.url).port}/", *arguments],
-            {"XDG_CONFIG_HOME": home.name, "HOME": home.name, **(variables or {})},
+            {
+                "XDG_CONFIG_HOME": home.name,
+                "HOME": home.name,
+                "EXPOSR_REACTOR": reactor or REACTOR,
+                **(variables or {}),
+            },
         )
 
     def wait_connected(self, connections: int = 1) -> str:
@@ -423,7 +458,7 @@ class Target:
 
     def __init__(
         self,
-        test: SynchronousTestCase,
+        test: Scope,
         serve: Callable[[Visitor, Target], None] = answer_ok,
     ) -> None:
         self.requests: list[tuple[bytes, bytes]] = []

@@ -90,44 +90,49 @@ def respond(connection: Visitor, body: bytes, status: bytes = b"200 OK", *fields
 
 
 def site(connection: Visitor, target: Target) -> None:
-    """Many small things by their paths, on connections that stay open.
+    """Many small things by their paths, on connections that stay open; see :func:`answer`."""
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while answer(connection, target, read_request(connection)):
+        pass
+
+
+def answer(connection: Visitor, target: Target, request: Request) -> bool:
+    """One answer of :func:`site`; whether the connection goes on.
 
     ``/down/SIZE`` and ``/down-chunked/SIZE`` give a body, ``/up`` the hash of
     the one that came, ``/status/CODE`` a response without a body, ``/page`` a
     page, ``/moved`` a redirect to the target's own name, ``/ws`` echoes over a
     websocket, everything else is answered with its own head.
     """
-    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while True:
-        request = read_request(connection)
-        target.requests.append((request.head, b""))
-        _, kind, argument = [*request.path.split(b"/"), b"", b""][:3]
-        if kind in (b"down", b"down-chunked"):
-            size, chunked = int(argument), kind == b"down-chunked"
-            how = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
-            connection.send(b"HTTP/1.1 200 OK\r\n" + how + b"\r\n\r\n")
-            send_body(connection, size, chunked)
-            continue
-        if kind == b"ws":
-            accept(connection, request.fields)
-            echo(connection, target)
-            return
-        digest = hashlib.sha256()
-        for piece in read_body(connection, request.fields):
-            digest.update(piece)
-        if kind == b"up":
-            respond(connection, digest.hexdigest().encode())
-        elif kind == b"status":
-            connection.send(b"HTTP/1.1 %b Whatever\r\nETag: x\r\n\r\n" % argument)
-        elif kind == b"page" and request.method == b"HEAD":
-            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE))
-        elif kind == b"page":
-            respond(connection, PAGE)
-        elif kind == b"moved":
-            where = b"Location: http://127.0.0.1:%d/page" % target.port
-            respond(connection, b"", b"302 Found", where, b"Set-Cookie: a=b; Domain=127.0.0.1")
-        else:
-            respond(connection, request.head)
+    target.requests.append((request.head, b""))
+    _, kind, argument = [*request.path.split(b"/"), b"", b""][:3]
+    if kind in (b"down", b"down-chunked"):
+        size, chunked = int(argument), kind == b"down-chunked"
+        how = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
+        connection.send(b"HTTP/1.1 200 OK\r\n" + how + b"\r\n\r\n")
+        send_body(connection, size, chunked)
+        return True
+    if kind == b"ws":
+        accept(connection, request.fields)
+        echo(connection, target)
+        return False
+    digest = hashlib.sha256()
+    for piece in read_body(connection, request.fields):
+        digest.update(piece)
+    if kind == b"up":
+        respond(connection, digest.hexdigest().encode())
+    elif kind == b"status":
+        connection.send(b"HTTP/1.1 %b Whatever\r\nETag: x\r\n\r\n" % argument)
+    elif kind == b"page" and request.method == b"HEAD":
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGE))
+    elif kind == b"page":
+        respond(connection, PAGE)
+    elif kind == b"moved":
+        where = b"Location: http://127.0.0.1:%d/page" % target.port
+        respond(connection, b"", b"302 Found", where, b"Set-Cookie: a=b; Domain=127.0.0.1")
+    else:
+        respond(connection, request.head)
+    return True
 
 
 def echo(connection: Visitor, _target: Target) -> None:
@@ -161,15 +166,18 @@ class Gate:
             for _ in read_body(connection, request.fields):
                 pass
             if request.path == b"/events":
-                connection.send(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n"
-                )
-                self.events.wait(120)
-                connection.send(b"data: second\n\n")
+                self._tell(connection)
                 return
             if request.path != b"/free":
                 self._wait()
             respond(connection, request.path)
+
+    def _tell(self, connection: Visitor) -> None:
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n"
+        )
+        self.events.wait(120)
+        connection.send(b"data: second\n\n")
 
     def _wait(self) -> None:
         with self._lock:
@@ -179,18 +187,44 @@ class Gate:
             self.waiting -= 1
 
 
+class Stage(Gate):
+    """All of :func:`site`, and two paths of :class:`Gate`: ``/events``, and ``/wait``.
+
+    ``/broken`` gives a body that breaks off.
+    """
+
+    def serve(self, connection: Visitor, target: Target) -> None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            request = read_request(connection)
+            if request.path == b"/events":
+                self._tell(connection)
+                return
+            if request.path == b"/broken":
+                connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf")
+                return
+            if request.path == b"/wait":
+                self._wait()
+                respond(connection, request.path)
+            elif not answer(connection, target, request):
+                return
+
+
 class Meter:
     """A body of one path goes as fast as it can, and what has gone is counted.
 
     ``/endless`` gives a body without end, ``/down/SIZE`` one of a size;
-    ``/up`` is read only from when ``reading`` is set, and answered with its
-    hash. Others are answered at once.
+    ``/up`` is read to the end only when ``reading`` is set, ``/up-at-once``
+    without that; both are answered with their hash. Others are answered at once.
 
+    :param middle: bytes of ``/up`` that are read before.
+    :ivar arrived: how many of ``/up`` are waited in.
     :ivar sent: bytes of bodies that have been written.
     :ivar closed: how many connections ended in the middle of a body.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, middle: int = 0) -> None:
+        self._middle = middle
         self.sent = 0
         self.closed = 0
         self.arrived = 0
@@ -217,17 +251,25 @@ class Meter:
             size = int(found[1])
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
             self._pour(connection, size, chunked=False)
-        elif request.path == b"/up":
-            with self._lock:
-                self.arrived += 1
-            self.reading.wait(120)
-            digest = hashlib.sha256()
+        elif request.path in (b"/up", b"/up-at-once"):
+            stops = request.path == b"/up"
+            if stops and not self._middle:
+                self._stop()
+            digest, read = hashlib.sha256(), 0
             for piece in read_body(connection, request.fields):
                 digest.update(piece)
+                if stops and read < self._middle <= read + len(piece):
+                    self._stop()
+                read += len(piece)
             respond(connection, digest.hexdigest().encode())
         else:
             respond(connection, b"other")
         connection.host = b""
+
+    def _stop(self) -> None:
+        with self._lock:
+            self.arrived += 1
+        self.reading.wait(120)
 
     def _pour(self, connection: Visitor, size: int, chunked: bool) -> None:
         for piece in pieces(size):

@@ -141,6 +141,17 @@ class FailureTests(SynchronousTestCase):
         """An endpoint string that Twisted does not know is refused by name."""
         self.assert_refused("--listen", "carrier:pigeon", line="--listen 'carrier:pigeon'")
 
+    def test_bad_certificate(self) -> None:
+        """So is one whose certificate is not there, or is none."""
+        for path, problem in (
+            ("/nonexistent/key.pem", "FileNotFoundError"),
+            ("/etc/hosts", "Error"),
+        ):
+            self.assert_refused(
+                *("--listen", f"ssl:0:privateKey={path}"),
+                line=f"--listen 'ssl:0:privateKey={path}': {problem}: ",
+            )
+
     def test_bad_storage(self) -> None:
         """A kind of storage that does not exist is refused by name."""
         self.assert_refused("--storage-url", "postgres://x/y", line="--storage-url: postgres")

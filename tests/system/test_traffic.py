@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.wire.native import MAX_WINDOW
 from tests.system.certificates import Authority
 from tests.system.harness import LONG, Client, Server, Target, Visitor, wait_until
 from tests.system.measures import MB, Growth, many_descriptors
@@ -33,9 +34,15 @@ NAME = "traffic"
 BIG = 1 << 30 if LONG else 128 * MB
 #: What the server or the client may grow by while a big body passes; far less than the body.
 BIG_GROWTH = 32 * MB
-#: What either may grow by for one stream whose reader has stopped: measured up to 5 MB, what
-#: is on its way when v2's pause is sent.
-STOPPED_GROWTH = 16 * MB
+#: Where a reader stops: it has kept up for long enough to have the largest window.
+MIDDLE = BIG // 4
+#: What others move past it meanwhile.
+FLOW = 128 * MB if LONG else 24 * MB
+#: What either program may grow by for a stream whose reader has stopped: the window, and the
+#: pieces between sockets and streams.
+STOPPED_GROWTH = MAX_WINDOW + 4 * MB
+#: The same with four others in motion, which may fill a window each for a moment.
+FLOWING_GROWTH = 5 * MAX_WINDOW + 4 * MB
 
 
 class TrafficTests(SynchronousTestCase):
@@ -110,7 +117,8 @@ class BodyTests(TrafficTests):
                 self.assertEqual(uploaded.result(), digest_of(size))
 
     def test_visitor_stops_reading(self) -> None:
-        """A visitor that stops in the middle costs little memory and no other visitor anything."""
+        """A visitor that stops in the middle costs as much memory as its window and no more, and
+        others nothing."""
         meter = Meter()
         self.tunnel(meter.serve)
         others = self.visit()
@@ -119,18 +127,23 @@ class BodyTests(TrafficTests):
         visitor = self.visit()
         visitor.send(b"GET /down/%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (BIG, visitor.host))
         head = visitor.head()
-        digest = hashlib.sha256(visitor.read(MB))
+        digest = hashlib.sha256()
+        for piece in read_body(visitor, {b"content-length": b"%d" % MIDDLE}):
+            digest.update(piece)
         self._until_still(lambda: meter.sent, others)
         self.assertLess(meter.sent, BIG)
         growth.check(STOPPED_GROWTH)
+        self._flow()
+        growth.check(FLOWING_GROWTH)
         self.assertEqual(int(head.fields[b"content-length"]), BIG)
-        for piece in read_body(visitor, {b"content-length": b"%d" % (BIG - MB)}):
+        for piece in read_body(visitor, {b"content-length": b"%d" % (BIG - MIDDLE)}):
             digest.update(piece)
         self.assertEqual(digest.hexdigest(), digest_of(BIG))
 
     def test_target_stops_reading(self) -> None:
         """A target that stops in the middle of an upload, likewise."""
-        meter = Meter()
+        meter = Meter(MIDDLE)
+        self.addCleanup(meter.reading.set)
         self.tunnel(meter.serve)
         others = self.visit()
         others.get()
@@ -147,13 +160,37 @@ class BodyTests(TrafficTests):
         self.post(visitor, b"/up", b"Content-Length: %d" % BIG)
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        wait_until(lambda: meter.arrived, "the upload is at the target")
+        wait_until(lambda: meter.arrived, "the target stops in the middle of the upload")
         self._until_still(lambda: sent[0], others)
         self.assertLess(sent[0], BIG)
         growth.check(STOPPED_GROWTH)
+        self._flow()
+        growth.check(FLOWING_GROWTH)
+        self.assertLess(sent[0], BIG)
         meter.reading.set()
         sender.join(120)
         self.assertEqual(visitor.answer().body.decode(), digest_of(BIG))
+
+    def _flow(self) -> None:
+        """Large bodies of others on both of the client's connections, two each way at a time."""
+
+        def down(_: int) -> str:
+            visitor = self.visit()
+            visitor.send(b"GET /down/%d HTTP/1.1\r\nHost: %b\r\n\r\n" % (FLOW, visitor.host))
+            digest = hashlib.sha256()
+            for piece in read_body(visitor, visitor.head().fields):
+                digest.update(piece)
+            return digest.hexdigest()
+
+        def up(_: int) -> str:
+            visitor = self.visit()
+            self.post(visitor, b"/up-at-once", b"Content-Length: %d" % FLOW)
+            send_body(visitor, FLOW, chunked=False)
+            return visitor.answer().body.decode()
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [*pool.map(down, range(2)), *pool.map(up, range(2))]
+        self.assertEqual(set(found), {digest_of(FLOW)})
 
     def _until_still(self, count: Callable[[], int], others: Visitor) -> None:
         """Serve others until what is counted has not changed for a hundred of them."""

@@ -1,4 +1,6 @@
-// The reference multiplex library as a peer: `client URL` answers streams, `server` opens them.
+// The reference multiplex library as a peer: `client URL` answers streams, `server` opens them,
+// `forward URL PORT` is a client whose streams go to a port of this machine.
+import net from 'node:net';
 import { createRequire } from 'node:module';
 import { Readable } from 'node:stream';
 const require = createRequire(process.cwd() + '/');
@@ -32,11 +34,23 @@ function echo(sock) {
     sock.on('close', () => say({ event: 'closed', quitting }));
 }
 
-function client(url) {
+// Joins a stream with a connection to a port of this machine.
+function forwardTo(port) {
+    return (sock) => {
+        const target = net.connect(port, '127.0.0.1');
+        sock.pipe(target).pipe(sock);
+        sock.on('error', () => target.destroy());
+        target.on('error', () => sock.destroy());
+        sock.on('close', () => target.destroy());
+        target.on('close', () => sock.destroy());
+    };
+}
+
+function client(url, answer) {
     const ws = new WebSocket(url);
     ws.on('open', () => {
         const wsm = new WebSocketMultiplex(ws);
-        wsm.on('connection', echo);
+        wsm.on('connection', answer);
         say({ event: 'open' });
     });
     ws.on('unexpected-response', (_, response) => {
@@ -109,5 +123,7 @@ function server() {
     });
 }
 
-if (process.argv[2] === 'client') client(process.argv[3]);
+const [mode, url, port] = process.argv.slice(2);
+if (mode === 'client') client(url, echo);
+else if (mode === 'forward') client(url, forwardTo(Number(port)));
 else server();
