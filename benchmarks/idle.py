@@ -1,10 +1,10 @@
-"""Many tunnels with clients that do nothing but ping and answer pings, in one small process.
+"""Many tunnels with clients that do nothing but answer pings, in one small process.
 
 ``python -m benchmarks.idle PORT COUNT CONNECTIONS`` makes an account and COUNT
 tunnels on the server, prints ``connecting``, opens the connections of each, many
 at once, prints ``ready`` with the connections that the server took per second
 (the calls of the API between them not counted), and goes on answering until it
-is stopped. They speak the native dialect and ping every 6 s, as our own client does.
+is stopped. They speak the native dialect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -27,9 +26,6 @@ from urllib.parse import urlsplit
 # A websocket's opcode, and heads of frames of the native dialect.
 BINARY = 0x2
 PING_FRAME, PONG_FRAME = (bytes((kind, 0, 0, 8, 0, 0, 0, 0)) for kind in (0x5, 0x6))
-# Seconds between a connection's pings, and in which they are looked for.
-PING_INTERVAL = 6.0
-TICK = 0.05
 # Handshakes under way at a time; seconds that the server may say nothing to any of them.
 AT_ONCE = 64
 SILENCE = 20.0
@@ -38,13 +34,11 @@ NOTICE = 0.2
 
 
 class Websockets:
-    """The open websockets: pings, and answers pings, in a thread of its own."""
+    """The open websockets: answers their pings in a thread of its own."""
 
     def __init__(self) -> None:
         self._poll = select.epoll()
         self._open: dict[int, tuple[socket.socket, bytearray]] = {}
-        #: When to ping which, the earliest first.
-        self._pings: deque[tuple[float, int]] = deque()
         self.lost = 0
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -53,12 +47,11 @@ class Websockets:
         number = connection.fileno()
         self._open[number] = (connection, bytearray())
         self._frames(number, early)
-        self._pings.append((time.monotonic(), number))
         self._poll.register(number, select.EPOLLIN)
 
     def _run(self) -> None:
         while True:
-            for number, _ in self._poll.poll(TICK):
+            for number, _ in self._poll.poll():
                 try:
                     data = self._open[number][0].recv(65536)
                     self._frames(number, data)
@@ -68,12 +61,6 @@ class Websockets:
                     self.lost += 1
                     self._poll.unregister(number)
                     self._open.pop(number)[0].close()
-            now = time.monotonic()
-            while self._pings and self._pings[0][0] <= now:
-                _, number = self._pings.popleft()
-                if number in self._open:
-                    self._open[number][0].sendall(message(PING_FRAME + bytes(8)))
-                    self._pings.append((now + PING_INTERVAL, number))
 
     def _frames(self, number: int, data: bytes) -> None:
         """Answer the native pings that stand in whole websocket messages."""

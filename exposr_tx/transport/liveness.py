@@ -53,6 +53,7 @@ class Liveness:
     :param watches_server: whether silence of the peer's *pings* is death
         (the client's side) or silence altogether (the server's).
     :param wall_clock: epoch seconds, for ``alive_at``.
+    :param regular: whether to ping again and again, rather than once and when asked.
     :param nearer: called with ``delay`` whenever it becomes less.
 
     :ivar heard_at: when anything was received last, in the clock's seconds.
@@ -72,6 +73,7 @@ class Liveness:
         "_ping",
         "_pings",
         "_pongs",
+        "_regular",
         "_stopped",
         "_tick_call",
         "_tick_due",
@@ -92,6 +94,7 @@ class Liveness:
         watches_server: bool = False,
         wall_clock: Callable[[], float] = time.time,
         nearer: Callable[[float], object] = float,
+        regular: bool = True,
     ) -> None:
         self._clock = clock
         self._ping = ping
@@ -99,6 +102,7 @@ class Liveness:
         self._watches_server = watches_server
         self._wall_clock = wall_clock
         self._nearer = nearer
+        self._regular = regular
         self._asked_at = 0.0
         self.delay = math.inf
         self._pings = 0
@@ -128,7 +132,8 @@ class Liveness:
         self.heard()
         self.sign()
         self._send_ping()
-        self._tick_later()
+        if self._regular:
+            self._tick_later()
         if self._watches_server:
             self._watch_later(SERVER_SILENCE)
 

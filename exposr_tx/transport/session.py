@@ -43,9 +43,9 @@ MAX_STREAMS: Final = 4096
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
 
-#: Bytes to which a stream's window grows at most where the peer is near, and bytes per second that
-#: it should carry where it is far. What a window has under way is what a small request waits behind:
-#: 4 MiB were 10 ms of it on loopback, and gained nothing there (measured).
+#: Bytes to which a stream's window grows at most where the peer is near, and bytes per second
+#: that it should carry where it is far. What a window has under way is what a small request waits
+#: behind: 4 MiB were 10 ms of it on loopback, and gained nothing there (measured).
 NEAR_WINDOW: Final = 1024 * 1024
 FAR_RATE: Final = 64_000_000
 
@@ -92,7 +92,14 @@ class Session:
         self._send = connection.send if self._batch is None else self._batch.send
         ping = connection.ping if self._batch is None else self._ping
         self._liveness = Liveness(
-            clock, ping, self.fail, watches_server, wall_clock, self._nearer
+            clock,
+            ping,
+            self.fail,
+            watches_server,
+            wall_clock,
+            self._nearer,
+            # A native server pings: ours to it would double what an idle tunnel costs.
+            regular=self._batch is None or not watches_server,
         )
         self._channels: Streams
         if isinstance(mux, NativeMux):

@@ -100,6 +100,12 @@ class _ServerFactory(WebSocketServerFactory):
         self.setProtocolOptions(
             webStatus=False, requireMaskedClientFrames=True, allowNullOrigin=True, **limits()
         )
+        # Autobahn gives each protocol a copy of every option, and prints them all for a log that
+        # nobody reads: 2 KB and a fifth of the time that it takes to accept a client.
+        options = {name: getattr(self, name) for name in _ServerProtocol.CONFIG_ATTRS}
+        self.build: type[_ServerProtocol] = type(
+            "ServerProtocol", (_ServerProtocol,), {**options, "CONFIG_ATTRS": ()}
+        )
 
 
 @implementer(IUpstream)
@@ -294,7 +300,7 @@ class WebsocketEndpoint:
         except ExposrError as error:
             self.journal.refused(tunnel_id, origin.peer, error)
             raise
-        protocol = _ServerProtocol(tunnel_id, origin, offers_native(fields))
+        protocol = self._factory.build(tunnel_id, origin, offers_native(fields))
         protocol.factory = self._factory
         return protocol
 
