@@ -123,12 +123,11 @@ class Rounds:
 
     def at_end(self, call: Callable[[], object]) -> None:
         """Call when the round is over; outside of one, in the reactor's next turn."""
-        if self._running:
-            self._ends.append(call)
-        else:
+        if not self._running and not self._ends:
             reactor = self._reactor()
             assert reactor is not None
-            reactor.callLater(0, call)
+            reactor.callLater(0, self._end)
+        self._ends.append(call)
 
     # What readers ask for --------------------------------------------------
 
@@ -187,6 +186,9 @@ class Rounds:
             except Exception as error:
                 self._failed(reader, error)
         self._running = False
+        self._end()
+
+    def _end(self) -> None:
         while self._ends:
             ends, self._ends = self._ends, []
             for call in ends:

@@ -24,6 +24,10 @@ __all__ = ["LAST_LOOK", "PING_INTERVAL", "PROBE_TIMEOUT", "SERVER_SILENCE", "Liv
 #: Seconds between pings. Two without any sign of life end the session: at most 18 s.
 PING_INTERVAL: Final = 6.0
 
+#: Seconds whose pings go out together: ten thousand idle peers do not wake this process as often
+#: each second as there are pings, which would cost 150 µs a ping in place of 50.
+TOGETHER: Final = 0.0625
+
 #: Unanswered pings after which the peer is dead.
 MISSES: Final = 2
 
@@ -203,8 +207,9 @@ class Liveness:
         return self._pings
 
     def _tick_later(self) -> None:
-        self._tick_due = self._clock.seconds() + PING_INTERVAL
-        self._tick_call = self._clock.callLater(PING_INTERVAL, self._tick)
+        now = self._clock.seconds()
+        self._tick_due = due = (now + PING_INTERVAL) // TOGETHER * TOGETHER
+        self._tick_call = self._clock.callLater(due - now, self._tick)
 
     def _tick(self) -> None:
         if self._heard or self._clock.seconds() - self._tick_due > JUMP:
