@@ -29,7 +29,7 @@ from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
 from exposr_tx.interfaces import IAccessLog, IAdmission, IStorage, IUpstream, Origin
 from exposr_tx.logs import LogObserver, LogOutput
-from exposr_tx.memory import keep_freed_memory
+from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
@@ -264,6 +264,7 @@ def makeService(options: Options) -> ServerService:
     from twisted.internet import reactor  # noqa: PLC0415
 
     keep_freed_memory()
+    collect_rarely()
     use_monotonic_time(reactor)
     above: Mapping[str, Any] = options.parent or {}
     log_file = above.get("logfile")

@@ -46,6 +46,8 @@ class FailedCredentials:
 
         :raises TooManyFailures: they are not to be looked at.
         """
+        if not self._windows:
+            return
         start, failures = self._windows.get(self._key(peer), (0.0, 0))
         left = start + WINDOW - self._now()
         if self._limit and failures >= self._limit and left > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -19,6 +19,14 @@ __all__ = ["Dialler"]
 
 #: Seconds for a TCP connection to each of the server's addresses.
 CONNECT_TIMEOUT = 10.0
+
+#: What a refusal without a body means; existing servers send none.
+_REFUSALS: Final = {
+    401: "the tunnel's token is not valid; a new one is asked for",
+    403: "this client may not connect",
+    404: "it has no websocket there; is a proxy in between?",
+    503: "it is starting or shutting down",
+}
 
 
 class Dialler:
@@ -77,8 +85,9 @@ class Dialler:
         try:
             return await connect(endpoint, url, factory, self._reactor, offers_native=native)
         except UpgradeRefused as refused:
+            why = refused.error or _REFUSALS.get(refused.http_status, "without a reason")
             raise ServerUnreachable(
-                f"the server refuses the connection ({refused.http_status} {refused.error})"
+                f"the server refuses the connection ({refused.http_status}: {why})"
             ) from None
         except ConnectFailed as failed:
             # A server that ends, or a proxy that does, while it answers: it may be back soon.

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -95,6 +95,10 @@ def _print(stream: TextIO, line: str) -> None:
         pass  # nobody reads any more; the tunnel goes on
 
 
+#: The reason with which servers refuse a connection too many (protocol page C.11).
+NO_ROOM: Final = "unable to establish tunnel"
+
+
 class Progress(Events):
     """A tunnel's events in lines."""
 
@@ -122,6 +126,8 @@ class Progress(Events):
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
         name = tunnel.tunnel_id
         why = lost.reason or f"closed with code {lost.code}"
+        if lost.reason == NO_ROOM:
+            why += f" (others hold all of its connections: exposr tunnel disconnect {name})"
         self._printer.say(f"Lost connection to tunnel {name}: {why}")
         self._printer.say(f"Attempting to reconnect {name}...")
 
@@ -293,6 +299,9 @@ class Script:
             words.host_header,
             account is None or account.automatic,
         )
+        for name in ("http-header-replace", "http-header-rewrite"):
+            if command[name] and not command["http-mode"]:
+                self._printer.error(f"--{name} has no effect without --http-mode; add it")
         factory = Forward(self._connector(own, trust), self._target_failed, _rules(own, command))
         endpoint = TunnelEndpoint(
             self._reactor,
