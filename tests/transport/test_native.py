@@ -229,7 +229,8 @@ class StreamTests(SynchronousTestCase):
     def test_half_close(self) -> None:
         """Who can read on after its own end does, and what it gets is complete."""
         self.pair.visitors, self.pair.targets = HalfRecorders(), HalfRecorders()
-        self.pair.client._channels._factory = self.pair.targets
+        assert self.pair.client.native is not None
+        self.pair.client.native._factories[0] = self.pair.targets
         visitor, target = self.pair.open()
         assert isinstance(visitor, Half) and isinstance(target, Half)
         visitor.stream.write(b"question")
