@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.system.harness import Process, Server
 from tests.system.programs import PAGES
+
+
+def strings(port: int) -> list[str]:
+    """What the program listens at."""
+    server = f"server=http\\://localhost\\:{port}"
+    return [f"exposr:{name}:{server}:share=yes" for name in ("green", "blue")]
 
 
 class SharingTests(SynchronousTestCase):
@@ -17,12 +24,10 @@ class SharingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server(self, "--allow-registration", "--transport-max-connections=1")
         self.account = self.server.account()
-        strings = [
-            f"exposr:{name}:server=http\\://localhost\\:{self.server.port}:share=yes"
-            for name in ("green", "blue")
-        ]
         self.program = Process(
-            self, [sys.executable, "-c", PAGES, *strings], {"EXPOSR_ACCOUNT": self.account}
+            self,
+            [sys.executable, "-c", PAGES, *strings(self.server.port)],
+            {"EXPOSR_ACCOUNT": self.account},
         )
         self.program.wait_for_line(r"public http://green")
         self.program.wait_for_line(r"public http://blue")
@@ -61,3 +66,42 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(slow.read(5), b"after")
         (lost,) = self.server.wait_for_events("client-lost")
         self.assertEqual((lost["tunnel"], lost["reason"]), ("green", "deleted"))
+
+
+class DrainingTests(SynchronousTestCase):
+    """A server that stops while another one takes its place."""
+
+    def test_nobody_notices(self) -> None:
+        """A download runs to its end through the old server; all else goes by the new one."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        storage = ("--storage-url", f"sqlite:///{folder.name}/db")
+        old = Server(self, "--allow-registration", *storage)
+        program = Process(
+            self,
+            [sys.executable, "-c", PAGES, *strings(old.port)],
+            {"EXPOSR_ACCOUNT": old.account()},
+        )
+        program.wait_for_line(r"public http://blue")
+        slow = old.visit("green")
+        self.addCleanup(slow.close)
+        slow.send(b"GET /slow HTTP/1.1\r\nHost: %b\r\n\r\n" % slow.host)
+        slow.read_until(b"first")
+
+        old.process.send_signal(signal.SIGTERM)
+        old.wait_for_events("draining")
+        program.wait_for_line(r"lost its connection 1: the server is going away")
+        new = Server(self, "--api-port", str(old.port), *storage)
+        for event in new.wait_for_events("client-connected", 4):
+            self.assertIn(event["tunnel"], ("green", "blue"))
+        with new.visit("blue") as visitor:
+            self.assertEqual(visitor.get(b"/").body, b"blue")
+        self.assertTrue(old.running)
+        with new.visit("green") as visitor:
+            self.assertEqual(visitor.get(b"/go").body, b"green")
+        self.assertEqual(slow.read(5), b"after")
+        slow.close()
+        self.assertEqual(old.wait(), 0, old.report())
+        peers = {event["peer"] for event in new.events("client-connected")}
+        self.assertEqual(len(peers), 2)
+        self.assertNotRegex(program.report(), "Traceback|Unhandled")
