@@ -281,6 +281,8 @@ def _address(told: IAddress | None) -> tuple[str, int] | None:
     if not isinstance(told, (IPv4Address, IPv6Address)) or not 0 <= told.port <= 65535:
         return None
     host = told.host.partition("%")[0]
+    if host.startswith("::ffff:") and "." in host:  # IPv4 over an IPv6 socket
+        host = host[7:]
     try:
         inet_pton(AF_INET6 if ":" in host else AF_INET, host)
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
 """Programs of users' that publish with the library, as source for ``python -c``."""
 
 #: Publishes a page for each endpoint string of its command line. ``/`` is the tunnel's name;
-#: ``/slow`` sends half of its body, and the rest when somebody asks for ``/go``.
+#: ``/slow`` sends half of its body, and the rest when somebody asks for ``/go``; ``/origin``
+#: tells what is known of the visitor.
 PAGES = """
 import sys
 
@@ -27,6 +28,9 @@ class Page(Resource):
             request.write(b"first")
             self.slow.append(request)
             return NOT_DONE_YET
+        if request.path == b"/origin":
+            origin = request.transport.origin
+            return f"{origin.kind} {origin.peer} {origin.host} {origin.tls}".encode()
         if request.path == b"/go":
             for slow in self.slow:
                 slow.write(b"after")

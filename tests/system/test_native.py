@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import signal
+import ssl
 import sys
 import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.system.certificates import Authority
 from tests.system.harness import Process, Server
 from tests.system.programs import PAGES
 
 
-def strings(port: int) -> list[str]:
+def strings(port: int, scheme: str = "http") -> list[str]:
     """What the program listens at."""
-    server = f"server=http\\://localhost\\:{port}"
+    server = f"server={scheme}\\://localhost\\:{port}"
     return [f"exposr:{name}:{server}:share=yes" for name in ("green", "blue")]
 
 
@@ -66,6 +68,38 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(slow.read(5), b"after")
         (lost,) = self.server.wait_for_events("client-lost")
         self.assertEqual((lost["tunnel"], lost["reason"]), ("green", "deleted"))
+
+
+class OriginTests(SynchronousTestCase):
+    """What a program learns of a visitor."""
+
+    def test_tls(self) -> None:
+        """His address, the server's that he reached, and that he came over TLS, and how."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        authority = Authority(folder.name)
+        pem = authority.certificate("localhost", "blue.localhost")
+        listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+        server = Server(
+            self,
+            *("--allow-registration", "--listen", listen),
+            *("--ingress-http-url", "https://localhost"),
+        )
+        program = Process(
+            self,
+            [sys.executable, "-c", PAGES, *strings(server.port, "https")],
+            {"EXPOSR_SERVER_CA": authority.path, "HOME": folder.name},
+        )
+        program.wait_for_line(r"public https://blue")
+        trusting = ssl.create_default_context(cafile=authority.path)
+        with server.visit("blue") as visitor:
+            here = visitor.socket.getsockname()[1]
+            visitor.host = b"blue.localhost"
+            visitor.socket = trusting.wrap_socket(visitor.socket, server_hostname="blue.localhost")
+            told = visitor.get(b"/origin").body.decode()
+        address = "IPv4Address(type='TCP', host='127.0.0.1', port={})"
+        tls = "Tls(sni='blue.localhost', version='TLSv1.3')"
+        self.assertEqual(told, f"http {address.format(here)} {address.format(server.port)} {tls}")
 
 
 class DrainingTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, UpstreamGone
-from exposr_tx.interfaces import Origin
+from exposr_tx.interfaces import Origin, Tls
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
@@ -107,6 +107,21 @@ class StreamTests(SynchronousTestCase):
             self.pair.server.open_stream(self.pair.visitors, Origin("http", address))
             self.pair.pump()
             self.assertEqual(self.pair.targets.built[-1].stream.getPeer(), address)
+
+    def test_where_it_comes_from(self) -> None:
+        """What the server knows of a stream its protocol on the client can see."""
+        peer, host = (
+            IPv6Address("TCP", "::ffff:10.0.0.1", 7),
+            IPv6Address("TCP", "2001:db8::2", 443),
+        )
+        for tls in (None, Tls(), Tls("blog.example", "TLSv1.3")):
+            origin = Origin("http", peer, "https://blog.example", host, tls)
+            self.pair.server.open_stream(self.pair.visitors, origin)
+            self.pair.pump()
+            seen = self.pair.targets.built[-1].stream.origin
+            told = Origin("http", IPv4Address("TCP", "10.0.0.1", 7), "", host, tls)
+            self.assertEqual(seen, told)
+        self.assertEqual(self.target.stream.origin, ORIGIN)
 
     def test_an_address_that_is_none(self) -> None:
         """What a proxy calls a visitor's address may be anything; then it is not told."""
