@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -185,6 +185,11 @@ class NativeStream(Stream):
                 self.code = code
                 break
         self.abortConnection()
+
+    def _abort(self, error: Exception) -> None:
+        if not isinstance(error, ConnectionAborted):
+            self.code, self.reason = ResetCode.INTERNAL, "the stream's protocol failed"
+        super()._abort(error)
 
     # Receiving -------------------------------------------------------------
 
