@@ -162,13 +162,14 @@ class NativeChannels(Streams):
         self._batch.send(frame)
         return attachment
 
-    def answer(self, attachment: int, error: str = "") -> None:
-        """What the client asked for is attached, or refused with an error code."""
+    def answer(self, attachment: int, error: str = "") -> int:
+        """What the client asked for is attached, or refused with an error code; bytes sent."""
         attachments = self._mux.attachments
         frame = (
             attachments.refused(attachment, error) if error else attachments.attached(attachment)
         )
         self._batch.send(frame)
+        return len(frame)
 
     def detach(self, attachment: int, code: int, reason: str) -> None:
         """No more streams for a tunnel; those that run go on."""

@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 from exposr_tx.errors import PermissionDenied, StreamLimit, TooManyConnections, UpstreamGone
 from exposr_tx.interfaces import IAdmission, IUpstream, Origin
 from exposr_tx.testing import MemoryEndpoint
+from exposr_tx.transport.session import MAX_UNREAD_REPLIES
 from exposr_tx.transport.websocket import (
     AttachFailed,
     Attachment,
@@ -154,6 +155,17 @@ class AttachmentTests(SynchronousTestCase):
         self.assertNotIn("two", self.admission.plugged)
         self.assertEqual(self.admission.origins, [ORIGIN, ORIGIN])
         self.assert_flows(*self.open("one"))
+
+    def test_answers_that_nobody_reads(self) -> None:
+        """A client that asks without end, and reads no answer, is given up."""
+        session = self.admission.plugged["one"].session
+        session.pauseProducing()
+        session._unread_replies = MAX_UNREAD_REPLIES - 1000
+        asked = [self.connection.attach("two", "guessed", self.targets["two"]) for _ in range(100)]
+        self.pump()
+        self.assertFalse(session.is_open)
+        for attaching in asked:
+            self.failureResultOf(attaching, AttachFailed)
 
     def test_refused_while_draining(self) -> None:
         """A server that is about to go attaches nobody."""

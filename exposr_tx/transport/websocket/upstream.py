@@ -125,7 +125,7 @@ class Link:
             error = refusal.code
         finally:
             if self.session.is_open:
-                native.answer(event.attachment, error)
+                self.session.replied(native.answer(event.attachment, error))
         if not error and self.session.is_open:
             self._add(event.attachment, event.tunnel_id).start()
 
