@@ -19,7 +19,6 @@ from exposr_tx.transport.native_stream import NativeStream
 from exposr_tx.transport.openings import Opening
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.native import (
-    Attached,
     Attaching,
     Closed,
     Credited,
@@ -30,7 +29,6 @@ from exposr_tx.wire.native import (
     Metadata,
     NativeMux,
     Opened,
-    Refused,
     ResetCode,
     Tls,
 )
@@ -77,7 +75,6 @@ class NativeChannels(Streams):
         #: Bytes that may be sent on a stream now.
         self.sendable = mux.sendable
         self.dispatch = {
-            Attached: self._not_ours,
             Attaching: self._attaching,
             Closed: self._closed,
             Credited: self._credited,
@@ -86,7 +83,6 @@ class NativeChannels(Streams):
             Ended: self._ended,
             GoingAway: self._going_away,
             Opened: self._opened,
-            Refused: self._not_ours,
         }
 
     def __len__(self) -> int:
@@ -242,7 +238,7 @@ class NativeChannels(Streams):
         """Where the session's owner knows of no tunnels."""
         self.answer(event.attachment, TunnelNotFound.code)
 
-    def _not_ours(self, event: Attached | Refused | Detached) -> None:
+    def _not_ours(self, event: Detached) -> None:
         """The affair of the session's owner, if it has several tunnels."""
 
     # What streams ask for --------------------------------------------------

@@ -21,6 +21,7 @@ from exposr_tx.client.sharing import _ticket
 from exposr_tx.client.trust import Trust
 from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel
 from exposr_tx.transport.websocket import Lost
+from exposr_tx.wire.native import Attaching
 
 
 class Page(Resource):
@@ -137,7 +138,7 @@ class SharingTests(SynchronousTestCase):
         self.published("first")
         for upstream in self.whole._rooms.draining._transport.upstreams:
             channels = upstream.session.native
-            upstream.session._dispatch.update(channels.dispatch)
+            upstream.session._dispatch[Attaching] = channels._attaching
         self.published("second")
         self.assertEqual(self.connections, 2)
         self.assert_serves("first", "second")

@@ -73,6 +73,8 @@ class Link:
 
     _log = Logger()
 
+    __slots__ = ("_told", "endpoint", "session", "upstreams", "websocket")
+
     def __init__(self, websocket: Any, endpoint: _Endpoint) -> None:
         self.websocket: _Websocket = websocket
         self.endpoint = endpoint
@@ -194,6 +196,18 @@ class WebsocketUpstream:
     """
 
     _log = Logger()
+
+    __slots__ = (
+        "_endpoint",
+        "_link",
+        "_lost",
+        "_plugged",
+        "accepting",
+        "number",
+        "peer",
+        "session",
+        "tunnel_id",
+    )
 
     def __init__(self, link: Link, number: int, tunnel_id: str) -> None:
         self.tunnel_id = tunnel_id
