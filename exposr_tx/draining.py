@@ -56,6 +56,10 @@ class Transport(Protocol):
     def upstreams(self) -> Collection[Slot]:
         """The clients' connections."""
 
+    def go_away(self) -> None:
+        """Tell all clients that can be told, so that they connect elsewhere; nothing else
+        changes for them yet."""
+
     def close(self) -> None:
         """End them all, with code 1001."""
 
@@ -101,6 +105,8 @@ class Draining:
             await self._pause(self._delay)
         await self._close_doors()
         self._transport.draining = True
+        # At once: nobody loses anything by it, and what comes next has its connections sooner.
+        self._transport.go_away()
         started = self._clock.seconds()
         served = bool(self._visitors() or self._transport.upstreams)
         while (waited := self._clock.seconds() - started) < self._grace:

@@ -25,6 +25,7 @@ __all__ = [
     "StreamLimit",
     "TargetFailed",
     "TargetRefused",
+    "TargetReset",
     "TargetTimeout",
     "TooManyConnections",
     "TooManyFailures",
@@ -136,6 +137,10 @@ class TargetRefused(ExposrError):
 
     code = "TUNNEL_TARGET_CON_RESET"
     status = 502
+
+
+class TargetReset(TargetRefused):
+    """The target's connection broke in the middle."""
 
 
 class UpstreamGone(TargetFailed):

@@ -26,8 +26,21 @@ __all__ = [
     "IUpstream",
     "Origin",
     "Record",
+    "Tls",
     "VirtualHost",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """That a visitor came over TLS, and how; empty where that is not known.
+
+    :ivar sni: the server name that he asked for.
+    :ivar version: as ``"TLSv1.3"``.
+    """
+
+    sni: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +51,15 @@ class Origin:
     :ivar peer: the visitor's address, as told by trusted proxies.
     :ivar base_url: ``scheme://host[:port]`` as the visitor wrote it; empty
         where the traffic has no such thing.
+    :ivar host: the server's address that the visitor reached; None where it is not known.
+    :ivar tls: None where the visitor came without TLS, or that is not known.
     """
 
     kind: str
     peer: IAddress
     base_url: str = ""
+    host: IAddress | None = None
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)

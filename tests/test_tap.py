@@ -256,6 +256,7 @@ class Slots:
         self.draining = False
         self.upstreams: list[Any] = []
         self.closed = False
+        self.told: list[int] = []
 
     def add(self, tunnel_id: str) -> Any:
         transport = self
@@ -277,6 +278,9 @@ class Slots:
 
         self.upstreams.append(slot := Slot())
         return slot
+
+    def go_away(self) -> None:
+        self.told.append(len(self.upstreams))
 
     def close(self) -> None:
         self.closed = True
@@ -344,6 +348,7 @@ class DrainingTests(SynchronousTestCase):
         first, second, other = (self.slots.add(t) for t in ("a", "a", "b"))
         done = self.drain()
         self.assertTrue(first.accepting and second.accepting and other.accepting)
+        self.assertEqual(self.slots.told, [3])
         self.clock.pump([0.1] * 20)
         self.assertEqual((first.accepting, second.accepting, other.accepting), (True, False, True))
         second.end()

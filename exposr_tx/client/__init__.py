@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Tunnel,
         TunnelTaken,
     )
+    from exposr_tx.client.sharing import SharedConnections
 
 __all__ = [
     "Access",
@@ -35,6 +36,7 @@ __all__ = [
     "RegistrationClosed",
     "ServerRefusal",
     "ServerUnreachable",
+    "SharedConnections",
     "Tunnel",
     "TunnelAddress",
     "TunnelEnded",
@@ -48,6 +50,7 @@ _HOMES = {
     "Events": "endpoint",
     "PublicEndpoint": "listening",
     "PublicPort": "listening",
+    "SharedConnections": "sharing",
     "TunnelAddress": "endpoint",
     "TunnelEnded": "endpoint",
     "connect": "publishing",

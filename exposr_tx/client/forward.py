@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
-from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused
+from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.stream import Stream
 
@@ -61,9 +61,19 @@ class StreamSide(Side):
             self._forward.failed(reason)
             if isinstance(self.transport, Stream):
                 refused = reason.check(ConnectionRefusedError)
-                self.transport.fail(TargetRefused() if refused else TargetFailed())
+                self.transport.fail(
+                    TargetRefused("the target refuses connections")
+                    if refused
+                    else TargetFailed("the target cannot be reached")
+                )
             else:
                 self.transport.abortConnection()
+
+    def finish(self, reason: Failure) -> None:
+        if self.alive and isinstance(self.transport, Stream) and not reason.check(ConnectionDone):
+            self.transport.fail(TargetReset("the target's connection broke"))
+        else:
+            super().finish(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

@@ -9,7 +9,7 @@ a tunnel that it has made itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +33,7 @@ from exposr_tx.client.gate import Gate
 from exposr_tx.client.report import Report
 from exposr_tx.client.rest import RestClient, http_client
 from exposr_tx.client.settings import Change
+from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import Target
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.errors import BadInput, ExposrError
@@ -40,7 +41,7 @@ from exposr_tx.errors import BadInput, ExposrError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
-    from exposr_tx.transport.websocket import ClientConnection, Lost
+    from exposr_tx.transport.websocket import Attachment, ClientConnection, Lost
 
 __all__ = ["GRACE", "KINDS", "PublicEndpoint", "PublicPort"]
 
@@ -77,7 +78,7 @@ class PublicPort:
         factory: IProtocolFactory,
         own: OwnTunnel,
         open_tunnel: Callable[[Events], TunnelEndpoint],
-        connections: set[ClientConnection],
+        connections: set[Attachment | ClientConnection],
         events: Events,
         keep: bool,
         grace: float,
@@ -203,7 +204,7 @@ class PublicPort:
     def stopListening(self) -> Deferred[None]:
         """End in order; fires when everything is closed.
 
-        No new streams are taken. Those that run have the grace period to end.
+        The server is asked to send no new streams. Those that run have the grace period to end.
         Then the connections are closed, and the tunnel is deleted if it was
         made here and is not to be kept. May be called again.
         """
@@ -228,11 +229,13 @@ class PublicPort:
 
     async def _drain(self, port: TunnelPort) -> None:
         self._gate.closed = True
+        for connection in list(self._connections):
+            connection.leave()
         end = self._reactor.seconds() + self._grace
         try:
             while True:
                 self._gate.usher_out()
-                running = sum(len(connection.session) for connection in self._connections)
+                running = sum(connection.streams for connection in self._connections)
                 if not running or self._over or self._reactor.seconds() >= end:
                     break
                 await deferLater(self._reactor, LOOK, lambda: None)
@@ -252,6 +255,7 @@ class PublicEndpoint:
     :param target: what the server is told that streams go to.
     :param events: told what happens.
     :param grace: seconds for streams that run when listening stops.
+    :param share: connections that other tunnels use too; else it has its own.
     :param connector: makes the endpoint for a host and a port; the reactor's
         own TCP connections unless given.
     """
@@ -268,6 +272,7 @@ class PublicEndpoint:
         target: Target = HERE,
         events: Events | None = None,
         grace: float = GRACE,
+        share: SharedConnections | None = None,
         random: Random | None = None,
         connector: Callable[[str, int], IStreamClientEndpoint] | None = None,
     ) -> None:
@@ -280,6 +285,7 @@ class PublicEndpoint:
         self._target = target
         self._events = events or Events()
         self._grace = grace
+        self._share = share
         self._random = random or SystemRandom()
         self._connector = connector
 
@@ -322,12 +328,16 @@ class PublicEndpoint:
             automatic=account is None or account.automatic,
         )
         dialler = Dialler(self._reactor, access.trust, rest.server, self._warn, self._connector)
-        connections: set[ClientConnection] = set()
+        opened: Callable[..., Awaitable[Attachment | ClientConnection]] = dialler.dial
+        if self._share is not None:
+            sharing = self._share.dial_for(rest.server, access.trust, self._reactor, dialler.dial)
+            opened = sharing.dial
+        connections: set[Attachment | ClientConnection] = set()
 
         async def dial(
             url: str, factory: IProtocolFactory, native: bool = False
-        ) -> ClientConnection:
-            connection = await dialler.dial(url, factory, native)
+        ) -> Attachment | ClientConnection:
+            connection = await opened(url, factory, native)
             connections.add(connection)
 
             def forget(lost: Lost) -> Lost:

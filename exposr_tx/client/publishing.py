@@ -14,6 +14,7 @@ from exposr_tx.client.access import Access
 from exposr_tx.client.endpoint import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
+from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
@@ -36,6 +37,7 @@ def listen(
     kind: str = "http",
     events: Events | None = None,
     grace: float = GRACE,
+    share: SharedConnections | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -50,6 +52,7 @@ def listen(
     :param kind: ``"http"`` for a public host, ``"tcp"`` for a public port.
     :param events: told what happens.
     :param grace: seconds for streams that run when the port is closed.
+    :param share: given to several calls, their tunnels share connections to the server.
     :param environ: where variables are looked up, the process's unless given.
     :param reactor: the installed one unless given.
     :return: fires with the port when the first connection is open. Errbacks with
@@ -59,7 +62,7 @@ def listen(
     try:
         access = Access.find(_or_ours(environ), server, account, account_file)
         endpoint = PublicEndpoint(
-            _or_installed(reactor), access, tunnel, kind, events=events, grace=grace
+            _or_installed(reactor), access, tunnel, kind, events=events, grace=grace, share=share
         )
     except ExposrError:
         return fail()
@@ -75,6 +78,7 @@ def connect(
     account_file: str = "",
     events: Events | None = None,
     grace: float = GRACE,
+    share: SharedConnections | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -92,7 +96,7 @@ def connect(
         kind = "http" if goal.is_http else "tcp"
         joined = goal.endpoint(reactor, Trust())
         endpoint = PublicEndpoint(
-            reactor, access, tunnel, kind, target=goal, events=events, grace=grace
+            reactor, access, tunnel, kind, target=goal, events=events, grace=grace, share=share
         )
     except ExposrError:
         return fail()

@@ -2,7 +2,7 @@ r"""``exposr:`` in endpoint strings, for the ``--listen`` of any Twisted program
 
 ::
 
-    exposr:TUNNEL[:server=https\://host][:account-file=PATH][:kind=http|tcp]
+    exposr:TUNNEL[:server=https\://host][:account-file=PATH][:kind=http|tcp][:share=yes|no]
 
 Twisted finds these functions by the names in ``twisted/plugins/exposr_plugin.py``.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import quoteStringArgument
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from exposr_tx.client.access import Access
 from exposr_tx.client.listening import PublicEndpoint
+from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.errors import BadInput, ExposrError
 from exposr_tx.options import url
 
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BadEndpointString", "TunnelIsPublic", "client_endpoint", "server_endpoint"]
 
-SYNTAX = r"exposr:TUNNEL[:server=https\://host][:account-file=PATH][:kind=http|tcp]"
-KEYS = ("server", "account-file", "kind")
+SYNTAX = r"exposr:TUNNEL[:server=https\://host][:account-file=PATH][:kind=http|tcp][:share=yes|no]"
+KEYS = ("server", "account-file", "kind", "share")
+#: What the strings of one program share, who have nothing in common but their reactor.
+_shared: WeakKeyDictionary[Any, SharedConnections] = WeakKeyDictionary()
 #: What an address begins with that was cut at its colon.
 SLASHES = "//"
 
@@ -56,13 +60,22 @@ def server_endpoint(
         if name not in KEYS:
             raise _bad(f"{name!r} is unknown; write it like {SYNTAX}")
     _check_server(tunnel_id, values)
+    share = values.get("share", "no")
+    if share not in ("yes", "no"):
+        raise _bad(f"share {share!r}: must be yes or no")
     try:
         access = Access.find(
             os.environ if environ is None else environ,
             server=values.get("server", ""),
             account_file=values.get("account-file", ""),
         )
-        return PublicEndpoint(reactor, access, tunnel_id, values.get("kind", "http"))
+        return PublicEndpoint(
+            reactor,
+            access,
+            tunnel_id,
+            values.get("kind", "http"),
+            share=_shared.setdefault(reactor, SharedConnections()) if share == "yes" else None,
+        )
     except BadInput as error:
         raise _bad(f"{error} (the form is {SYNTAX})") from None
 

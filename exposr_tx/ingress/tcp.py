@@ -61,7 +61,8 @@ class _VisitorSide(Side):
             self._refuse(error.status)
             return
         opening = self._opening = upstream.connect(
-            _Streams(), Origin("tcp", self.transport.getPeer())
+            _Streams(),
+            Origin("tcp", self.transport.getPeer(), host=self.transport.getHost()),
         )
         opening.addCallbacks(self._opened, self._not_opened)
         opening.addErrback(self._not_opened)

@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
+from OpenSSL.SSL import Connection
 from twisted.internet.address import IPv4Address
 from twisted.internet.address import IPv6Address as TwistedIPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-__all__ = ["Trust", "Visitor", "host_text", "unwrapped"]
+from exposr_tx.interfaces import Tls
+
+__all__ = ["Trust", "Visitor", "host_text", "tls_of", "unwrapped"]
 
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::[0-9]{1,5})?")
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]+)')
@@ -44,6 +47,18 @@ class Visitor:
     forwarded: bytes = b""
     via: bytes = b""
     request_id: bytes | None = None
+
+
+def tls_of(transport: Any, told: bool) -> Tls:
+    """How a visitor came over TLS.
+
+    :param told: by a proxy, whose own connection to us may be anything.
+    """
+    handle: Any = None if told else transport.getHandle()
+    if not isinstance(handle, Connection):
+        return Tls()
+    name = handle.get_servername() or b""
+    return Tls(name.decode("ascii", "replace"), handle.get_protocol_version_name())
 
 
 def unwrapped(host: str) -> str:

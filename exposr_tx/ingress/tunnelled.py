@@ -16,7 +16,9 @@ from exposr_tx.errors import (
     IngressDisabled,
     RemoteProtocolError,
     RequestLoop,
+    StreamLimit,
     TargetFailed,
+    TunnelNotConnected,
     UpstreamGone,
 )
 from exposr_tx.ingress.exchange import Exchange, Trailers
@@ -109,8 +111,15 @@ class TunnelExchange(Exchange):
     def target_lost(self, reason: Failure, *, unheard: bool) -> None:
         """As for any exchange; but an idle stream may have been closed by its target just now,
         before the news came here. Then a request without a body that changes nothing is sent
-        once more, on a fresh stream (RFC 9112 section 9.3.1, RFC 9110 section 9.2.2)."""
-        if (
+        once more, on a fresh stream (RFC 9112 section 9.3.1, RFC 9110 section 9.2.2).
+
+        A client that has not even begun with a stream says so: then any request may be tried on
+        another connection, unless some of its body is gone."""
+        fresh = self._target is not None and self._target.requests == 1
+        if reason.check(StreamLimit, UpstreamGone) and fresh and self._response is None:
+            self._target = None
+            self._refused_by_client(reason)
+        elif (
             unheard
             and not self._retried
             and self.request.method in SAFE
@@ -123,6 +132,23 @@ class TunnelExchange(Exchange):
             self._connect(self._upstream)
         else:
             super().target_lost(reason, unheard=unheard)
+
+    def _refused_by_client(self, reason: Failure) -> None:
+        upstream, vhost = self._upstream, self._vhost
+        if not (self._retried or self._bytes_in or vhost is None):
+            self._retried = True
+            try:
+                upstream = self._routes.choose(vhost.tunnel_id)
+            except ExposrError as error:
+                self.refuse(error)
+                return
+        if upstream is not None and upstream is not self._upstream:
+            self._upstream = upstream
+            self._connect(upstream)
+        elif reason.check(StreamLimit):
+            self.refuse(StreamLimit())
+        else:
+            self.refuse(TunnelNotConnected())
 
     # -- the request --------------------------------------------------------------------
 

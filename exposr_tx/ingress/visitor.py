@@ -22,7 +22,7 @@ from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
-from exposr_tx.ingress.trust import Visitor, host_text
+from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
 
@@ -224,7 +224,9 @@ class VisitorConnection(Protocol):
             peer = self.factory.address(visitor.ip)
         scheme = visitor.scheme or ("https" if ISSLTransport.providedBy(self.transport) else "http")
         authority = (visitor.authority or request.authority).decode("ascii")
-        return Origin(kind, peer, f"{scheme}://{authority}")
+        # What a proxy has terminated is known to that only.
+        tls = tls_of(self.transport, told=bool(visitor.scheme)) if scheme == "https" else None
+        return Origin(kind, peer, f"{scheme}://{authority}", self.transport.getHost(), tls)
 
     def await_response(self) -> None:
         """The request is complete: the target has so long to answer."""

@@ -82,7 +82,9 @@ class Channels(Streams):
         """Streams that are open or being opened."""
         return len(self._streams) + len(self._openings.waiting)
 
-    def open(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+    def open(
+        self, factory: IProtocolFactory, origin: Origin, attachment: int = 0
+    ) -> Deferred[IProtocol]:
         """Ask the peer for a stream; see ``Session.open_stream``."""
         if len(self) >= self._max_streams:
             return fail(StreamLimit(f"{self._max_streams} streams are open"))
@@ -113,7 +115,7 @@ class Channels(Streams):
         stream = V2Stream(self, event.channel, None)
         crowded = len(self) >= self._max_streams
         self._streams[event.channel] = stream
-        if crowded or not self._run(stream, self._connection.get_peer()):
+        if crowded or not self._run(stream, self._factory, self._connection.get_peer()):
             stream.abortConnection()
 
     def _accepted(self, event: Accepted) -> None:

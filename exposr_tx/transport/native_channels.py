@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from exposr_tx.errors import LocalProtocolError, StreamLimit, TunnelNotFound, UpstreamGone
 from exposr_tx.interfaces import Origin
+from exposr_tx.interfaces import Tls as OriginTls
 from exposr_tx.transport.native_stream import NativeStream
 from exposr_tx.transport.openings import Opening
 from exposr_tx.transport.streams import Streams
@@ -20,12 +23,14 @@ from exposr_tx.wire.native import (
     Closed,
     Credited,
     Data,
+    Detached,
     Ended,
     GoingAway,
     Metadata,
     NativeMux,
     Opened,
     ResetCode,
+    Tls,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ _KINDS = frozenset({"http", "tcp", "tls"})
 
 
 class NativeChannels(Streams):
-    """The streams of a session that speaks the native dialect.
+    """The streams of a session that speaks the native dialect, for one tunnel or several.
 
     :param mux: numbers the streams, makes their frames and counts their credit.
     :param batch: takes the frames.
@@ -65,6 +70,8 @@ class NativeChannels(Streams):
         self._going = going
         self._left = False
         self._streams: dict[int, NativeStream] = {}
+        self._factories: dict[int, IProtocolFactory | None] = {0: factory}
+        self._counts: dict[int, int] = {}  # streams of further tunnels
         #: Bytes that may be sent on a stream now.
         self.sendable = mux.sendable
         self.dispatch = {
@@ -72,6 +79,7 @@ class NativeChannels(Streams):
             Closed: self._closed,
             Credited: self._credited,
             Data: self._data,
+            Detached: self._not_ours,
             Ended: self._ended,
             GoingAway: self._going_away,
             Opened: self._opened,
@@ -80,20 +88,36 @@ class NativeChannels(Streams):
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+    def count(self, attachment: int) -> int:
+        """How many of the streams are a tunnel's."""
+        if attachment:
+            return self._counts.get(attachment, 0)
+        return len(self._streams) - sum(self._counts.values())
+
+    def open(
+        self, factory: IProtocolFactory, origin: Origin, attachment: int = 0
+    ) -> Deferred[IProtocol]:
         """Open a stream, which needs no answer: fires at once."""
-        if self._left:
+        if self._left or not self._mux.attachments.accepts(attachment):
             return fail(UpstreamGone("the client is about to go"))
         if len(self._streams) >= self._max_streams:
             return fail(StreamLimit(f"{self._max_streams} streams are open"))
         kind = origin.kind if origin.kind in _KINDS else "tcp"
         try:
-            channel, frame = self._mux.open(Metadata(kind, _address(origin.peer)))
+            channel, frame = self._mux.open(
+                Metadata(
+                    kind,
+                    _address(origin.peer),
+                    _address(origin.host),
+                    None if origin.tls is None else Tls(origin.tls.sni, origin.tls.version),
+                    attachment,
+                )
+            )
         except LocalProtocolError as error:
             return fail(StreamLimit(str(error)))
         self._batch.send(frame)  # its first DATA follows
-        stream = NativeStream(self, channel, origin)
-        self._streams[channel] = stream
+        stream = NativeStream(self, channel, origin, attachment)
+        self._add(channel, stream)
         self.streams_opened += 1
         opened: Deferred[IProtocol] = Deferred()
         Opening(factory, origin, opened).accepted(stream)
@@ -105,7 +129,59 @@ class NativeChannels(Streams):
 
     def end(self, reason: str) -> None:
         streams, self._streams = self._streams, {}
+        self._counts.clear()
         self._end_streams(streams, reason)
+
+    def _add(self, channel: int, stream: NativeStream) -> None:
+        self._streams[channel] = stream
+        if stream.attachment:
+            self._counts[stream.attachment] = self._counts.get(stream.attachment, 0) + 1
+
+    def _remove(self, channel: int) -> NativeStream | None:
+        stream = self._streams.pop(channel, None)
+        if stream is not None and stream.attachment:
+            left = self._counts.pop(stream.attachment) - 1
+            if left:
+                self._counts[stream.attachment] = left
+        return stream
+
+    # Several tunnels -------------------------------------------------------
+
+    def attach(self, tunnel_id: str, token: str, factory: IProtocolFactory) -> int:
+        """Ask for a further tunnel; Attached or Refused tells the answer for this number.
+
+        :param factory: builds the protocols of its streams.
+        :raises LocalProtocolError: there can be no more on this connection.
+        """
+        attachment, frame = self._mux.attachments.attach(tunnel_id, token)
+        self._factories[attachment] = factory
+        self._batch.send(frame)
+        return attachment
+
+    def answer(self, attachment: int, error: str = "") -> int:
+        """What the client asked for is attached, or refused with an error code; bytes sent."""
+        attachments = self._mux.attachments
+        frame = (
+            attachments.refused(attachment, error) if error else attachments.attached(attachment)
+        )
+        self._batch.send(frame)
+        return len(frame)
+
+    def detach(self, attachment: int, code: int, reason: str) -> None:
+        """No more streams for a tunnel; those that run go on."""
+        self._factories.pop(attachment, None)
+        if not self._over and self._mux.attachments.accepts(attachment):
+            self._batch.send(self._mux.attachments.detach(attachment, code, reason))
+
+    def cut(self, attachment: int, reason: str) -> None:
+        """End a tunnel's streams at once."""
+        failure = Failure(ConnectionLost(reason))
+        for channel, stream in list(self._streams.items()):
+            if stream.attachment == attachment:
+                self._batch.send(self._mux.reset(channel, ResetCode.NO_ERROR, reason))
+                self._remove(channel)
+                stream.session_lost(failure)
+        self._fewer()
 
     # What the peer says ----------------------------------------------------
 
@@ -117,18 +193,21 @@ class NativeChannels(Streams):
 
     def _opened(self, event: Opened) -> None:
         metadata = event.metadata
-        origin = None
-        if metadata.peer is not None:
-            host, port = metadata.peer
-            kind = IPv6Address if ":" in host else IPv4Address
-            origin = Origin(metadata.kind, kind("TCP", host, port))
-        stream = NativeStream(self, event.channel, origin)
+        tls, peer = metadata.tls, metadata.peer
+        origin = Origin(
+            metadata.kind,
+            self.get_peer() if peer is None else _tcp(peer),
+            host=None if metadata.host is None else _tcp(metadata.host),
+            tls=None if tls is None else OriginTls(tls.sni, tls.version),
+        )
+        stream = NativeStream(self, event.channel, origin, metadata.attachment)
         crowded = len(self._streams) >= self._max_streams
-        self._streams[event.channel] = stream
+        self._add(event.channel, stream)
+        factory = self._factories.get(metadata.attachment)
         if crowded:
-            stream.fail(StreamLimit())
-        elif not self._run(stream, stream.getPeer()):
-            stream.fail(UpstreamGone())
+            stream.fail(StreamLimit(f"{self._max_streams} streams are open"))
+        elif not self._run(stream, factory, origin.peer):
+            stream.fail(UpstreamGone("nobody takes streams any more"))
 
     def _ended(self, event: Ended) -> None:
         stream = self._streams.get(event.channel)
@@ -136,7 +215,7 @@ class NativeChannels(Streams):
             stream.peer_ended()
 
     def _closed(self, event: Closed) -> None:
-        stream = self._streams.pop(event.channel, None)
+        stream = self._remove(event.channel)
         if stream is not None:
             stream.peer_reset(event.code, event.reason)
             self._fewer()
@@ -156,9 +235,11 @@ class NativeChannels(Streams):
         self._going()
 
     def _attaching(self, event: Attaching) -> None:
-        """Not served yet ("What this version serves")."""
-        refused = self._mux.attachments.refused(event.attachment, TunnelNotFound.code)
-        self._batch.send(refused)
+        """Where the session's owner knows of no tunnels."""
+        self.answer(event.attachment, TunnelNotFound.code)
+
+    def _not_ours(self, event: Detached) -> None:
+        """The affair of the session's owner, if it has several tunnels."""
 
     # What streams ask for --------------------------------------------------
 
@@ -172,10 +253,10 @@ class NativeChannels(Streams):
             self._batch.send(self._mux.end(channel))
 
     def send_close(self, channel: int) -> None:
-        stream = self._streams.pop(channel, None)
+        stream = self._remove(channel)
         if self._over or stream is None:
             return
-        frame = self._mux.reset(channel, stream.code)
+        frame = self._mux.reset(channel, stream.code, stream.reason)
         if frame:
             self._batch.send(frame)
         self._fewer()
@@ -187,13 +268,20 @@ class NativeChannels(Streams):
             self._batch.send(frame)
 
 
-def _address(peer: IAddress) -> tuple[str, int] | None:
+def _tcp(address: tuple[str, int]) -> IAddress:
+    host, port = address
+    return IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
+
+
+def _address(told: IAddress | None) -> tuple[str, int] | None:
     """An address that the peer will accept; what a proxy says may be anything."""
-    if not isinstance(peer, (IPv4Address, IPv6Address)) or not 0 <= peer.port <= 65535:
+    if not isinstance(told, (IPv4Address, IPv6Address)) or not 0 <= told.port <= 65535:
         return None
-    host = peer.host.partition("%")[0]
+    host = told.host.partition("%")[0]
+    if host.startswith("::ffff:") and "." in host:  # IPv4 over an IPv6 socket
+        host = host[7:]
     try:
         inet_pton(AF_INET6 if ":" in host else AF_INET, host)
     except (OSError, ValueError):
         return None
-    return host, peer.port
+    return host, told.port

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -18,6 +18,7 @@ from exposr_tx.errors import (
     StreamLimit,
     TargetFailed,
     TargetRefused,
+    TargetReset,
     UpstreamGone,
 )
 from exposr_tx.transport.stream import QUANTUM, Stream
@@ -33,9 +34,10 @@ __all__ = ["NativeStream"]
 
 #: What a code means to who waits for the stream; others are a lost connection.
 _ERRORS: dict[ResetCode, type[ExposrError]] = {
+    ResetCode.TARGET_RESET: TargetReset,  # before what it is a kind of, as
     ResetCode.TARGET_REFUSED: TargetRefused,
     ResetCode.LIMIT: StreamLimit,
-    ResetCode.GOING_AWAY: UpstreamGone,  # before what it is a kind of
+    ResetCode.GOING_AWAY: UpstreamGone,  # this is
     ResetCode.TARGET_FAILED: TargetFailed,
     ResetCode.UNSUPPORTED: TargetFailed,
 }
@@ -44,17 +46,28 @@ _ERRORS: dict[ResetCode, type[ExposrError]] = {
 class NativeStream(Stream):
     """One stream.
 
+    :ivar attachment: which of the connection's tunnels it belongs to.
+    :ivar code: of our RESET, should there be one; ``reason``: its text.
+
     While its protocol has paused it, what arrives is kept and no credit is given:
     so it is never more than the window.
     """
 
-    __slots__ = ("_code", "_ended", "_eof", "_half")
+    __slots__ = ("_ended", "_eof", "_half", "attachment", "code", "reason")
 
     _channels: NativeChannels
 
-    def __init__(self, channels: NativeChannels, channel: int, origin: Origin | None) -> None:
+    def __init__(
+        self,
+        channels: NativeChannels,
+        channel: int,
+        origin: Origin | None,
+        attachment: int = 0,
+    ) -> None:
         super().__init__(channels, channel, origin)
-        self._code = ResetCode.NO_ERROR  # of our RESET, should there be one
+        self.attachment = attachment
+        self.code = ResetCode.NO_ERROR
+        self.reason = ""
         self._ended = False  # END is sent, or will be after what waits
         self._eof = False  # the peer has sent END
         self._half = False  # the protocol knows of it, and goes on
@@ -165,17 +178,18 @@ class NativeStream(Stream):
             self._end_soon(connectionDone)
 
     def fail(self, error: ExposrError) -> None:
-        self._code = ResetCode.INTERNAL
+        self.code = ResetCode.INTERNAL
+        self.reason = str(error)
         for code, kind in _ERRORS.items():
             if isinstance(error, kind):
-                self._code = code
+                self.code = code
                 break
         self.abortConnection()
 
-    @property
-    def code(self) -> ResetCode:
-        """Of the RESET."""
-        return self._code
+    def _abort(self, error: Exception) -> None:
+        if not isinstance(error, ConnectionAborted):
+            self.code, self.reason = ResetCode.INTERNAL, "the stream's protocol failed"
+        super()._abort(error)
 
     # Receiving -------------------------------------------------------------
 

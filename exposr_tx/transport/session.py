@@ -8,8 +8,8 @@ carries messages, from its start to its end; its streams are the affair of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -23,7 +23,7 @@ from exposr_tx.transport.liveness import Liveness
 from exposr_tx.transport.native_channels import NativeChannels
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.mux import Dialect, Reply
-from exposr_tx.wire.native import MAX_WINDOW, GoAwayCode, NativeMux, Ponged
+from exposr_tx.wire.native import MAX_WINDOW, GoAwayCode, NativeMux, Pinged, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -67,6 +67,8 @@ class Session:
     :param on_end: called once, with the reason, when the session is over; its
         streams have ended then.
     :param on_going: called when the peer says that it will go: no more streams can be opened.
+    :param further: what else is to be called with an event, by its class: what is said about
+        further tunnels on the connection.
     :param wall_clock: epoch seconds, for ``alive_at``.
     """
 
@@ -80,6 +82,7 @@ class Session:
         watches_server: bool = False,
         on_end: Callable[[str], None] | None = None,
         on_going: Callable[[], None] | None = None,
+        further: Mapping[type, Callable[[Any], None]] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.connection = connection
@@ -126,6 +129,8 @@ class Session:
             )
         self._turns = self._channels.turns
         self._dispatch = self._channels.dispatch
+        self._dispatch.update(further or {})
+        self._dispatch[Pinged] = self._pinged
         self._dispatch[Ponged] = self._ponged
         self._dispatch[Reply] = self._reply
         self._unread_replies = 0
@@ -169,6 +174,16 @@ class Session:
         """Payload sent."""
         return self._channels.bytes_out
 
+    @property
+    def native(self) -> NativeChannels | None:
+        """The streams, where the dialect is native and there may be several tunnels."""
+        return self._channels if isinstance(self._channels, NativeChannels) else None
+
+    def streams_of(self, attachment: int) -> int:
+        """Streams of one of the connection's tunnels that are open or being opened."""
+        native = self.native
+        return len(self) if native is None else native.count(attachment)
+
     def start(self) -> None:
         """The connection is open: begin to ping it."""
         self._started = True
@@ -181,16 +196,19 @@ class Session:
 
     # Streams ---------------------------------------------------------------
 
-    def open_stream(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+    def open_stream(
+        self, factory: IProtocolFactory, origin: Origin, attachment: int = 0
+    ) -> Deferred[IProtocol]:
         """Open a stream and run a protocol of the factory's on it.
 
+        :param attachment: which of the connection's tunnels it is for.
         :return: fires with the protocol when the peer has accepted. Errbacks with
             StreamLimit; TargetFailed when the peer refuses or is silent for 5 s
             (``openings.ACK_TIMEOUT``); UpstreamGone when the connection is lost meanwhile.
         """
         if not self.is_open:
             return fail(UpstreamGone("the client's connection is closed"))
-        return self._channels.open(factory, origin)
+        return self._channels.open(factory, origin, attachment)
 
     def drained(self) -> Deferred[None]:
         """Fires when no stream is open or being opened, at once if there is none."""
@@ -287,6 +305,12 @@ class Session:
             return
         self._send(event.message)
         self.replied(len(event.message))
+
+    def _pinged(self, event: Pinged) -> None:
+        if not self._over:
+            # What waits for the end of the turn has no bearing on it, and would count as delay.
+            self.connection.send_now(event.message)
+            self.replied(len(event.message))
 
     def _ping(self, payload: bytes) -> None:
         assert isinstance(self._mux, NativeMux)

@@ -77,7 +77,9 @@ class Streams:
         state = "LOST" if self._over else "OPEN"
         return f"<{type(self).__name__} {state} {len(self)} streams>"
 
-    def open(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+    def open(
+        self, factory: IProtocolFactory, origin: Origin, attachment: int = 0
+    ) -> Deferred[IProtocol]:
         """Ask the peer for a stream; see ``Session.open_stream``."""
         raise NotImplementedError
 
@@ -96,12 +98,12 @@ class Streams:
         for stream in streams.values():
             stream.session_lost(failure)
 
-    def _run(self, stream: Stream, peer: IAddress) -> bool:
+    def _run(self, stream: Stream, factory: IProtocolFactory | None, peer: IAddress) -> bool:
         """Run a protocol on a stream that the peer has opened; False where there is none."""
         protocol = None
-        if self._factory is not None:
+        if factory is not None:
             try:
-                protocol = self._factory.buildProtocol(peer)
+                protocol = factory.buildProtocol(peer)
             except Exception:
                 self._log.failure("no protocol for a stream that the peer has opened")
         if protocol is None:

@@ -53,10 +53,12 @@ class FrameReader:
     :param peer_masks: whether frames must be masked (a client's) or must not be.
     :param max_message: payload bytes in one message.
     :param unmask: payload and mask to payload, for peers that mask.
+    :param takes_text: whether text messages are read as if they were binary.
 
     :ivar inside_message: whether the next data frame must continue a message.
     :ivar too_large: whether the peer sends a message of more than ``max_message``
         bytes; nothing is read any more then.
+    :ivar is_text: whether it sends a text message that is not taken; as above.
     """
 
     __slots__ = (
@@ -68,7 +70,9 @@ class FrameReader:
         "_size",
         "_unmask",
         "inside_message",
+        "is_text",
         "max_message",
+        "takes_text",
         "too_large",
     )
 
@@ -77,9 +81,12 @@ class FrameReader:
         peer_masks: bool,
         max_message: int,
         unmask: Callable[[memoryview, bytes], bytes] = masked,
+        takes_text: bool = True,
     ) -> None:
         self.inside_message = False
         self.too_large = False
+        self.is_text = False
+        self.takes_text = takes_text
         self._mask_bit = 0x80 if peer_masks else 0
         self.max_message = max_message
         self._unmask = unmask
@@ -114,6 +121,9 @@ class FrameReader:
             length = data[pos + 1] ^ mask_bit
             # A control frame, reserved bits, a wrong mask bit, fragments out of order.
             if opcode > 2 or (opcode == 0) is not self.inside_message or length > 127:
+                break
+            if opcode == 1 and not self.takes_text:
+                self.is_text = True
                 break
             if length == 126:
                 start += 2

@@ -3,7 +3,12 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -11,6 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.rewriting import Rules
+from exposr_tx.errors import TargetFailed, TargetRefused, TargetReset
+from tests.transport.pair import ORIGIN
+from tests.transport.test_native import NativePair
 
 
 class Transport(StringTransport):
@@ -94,6 +102,37 @@ class ForwardTests(SynchronousTestCase):
             protocol.makeConnection(Transport())
             self.connecting.pop()[1].errback(ConnectionRefusedError("x"))
         self.assertEqual(len(self.failures), 1)
+
+    def test_target_resets(self) -> None:
+        """A target whose connection breaks is told from one that has closed it."""
+        for why, said in ((ConnectionLost(), [TargetReset]), (ConnectionDone(), [ConnectionDone])):
+            pair = NativePair()
+            forward = Forward(self.connect, lambda why: None)
+            pair.server.open_stream(pair.visitors, ORIGIN)
+            assert pair.client.native is not None
+            pair.client.native._factories[0] = forward
+            pair.pump()
+            target = self.connected()
+            target.protocol.dataReceived(b"half")
+            target.protocol.connectionLost(Failure(why))
+            pair.pump()
+            (visitor,) = pair.visitors.built
+            self.assertEqual((visitor.received, visitor.reasons), (b"half", said))
+
+    def test_target_refuses(self) -> None:
+        """Why there is no connection to the target is told too."""
+        for why, said in (
+            (ConnectionRefusedError("x"), TargetRefused),
+            (DNSLookupError("x"), TargetFailed),
+        ):
+            pair = NativePair()
+            pair.server.open_stream(pair.visitors, ORIGIN)
+            assert pair.client.native is not None
+            pair.client.native._factories[0] = Forward(self.connect, lambda why: None)
+            pair.pump()
+            self.connecting.pop()[1].errback(why)
+            pair.pump()
+            self.assertEqual(pair.visitors.built[0].reasons, [said])
 
     def test_visitor_leaves_first(self) -> None:
         """A stream that ends before the target is there stops the attempt."""

@@ -25,7 +25,7 @@ from exposr_tx.client.listening import HERE
 from exposr_tx.client.rest import AccountRefused
 from exposr_tx.client.settings import Change
 from exposr_tx.client.tunnel import OwnTunnel
-from exposr_tx.testing import Tunnel
+from exposr_tx.testing import VISITOR, Tunnel
 from exposr_tx.transport.websocket import Lost
 from tests.client.exposrd import Exposrd
 
@@ -113,6 +113,16 @@ class ListeningTests(SynchronousTestCase):
         answer = self.successResultOf(self.tunnel().get("/"))
         self.assertEqual(self.successResultOf(answer.text()), "testing.tunnels.test")
 
+    def test_origin(self) -> None:
+        """A program can see who its visitor is, and which address of the server he came to."""
+        tunnel = self.tunnel()
+        tunnel.get("/slow")
+        (request,) = self.pages.waiting
+        stream: Any = request.transport
+        origin = stream.origin
+        self.assertEqual((origin.kind, origin.peer, origin.tls), ("http", VISITOR, None))
+        self.assertEqual((origin.host.host, origin.host.port), ("192.0.2.1", 80))
+
     def test_tcp(self) -> None:
         """Any protocol runs behind a public port."""
         tunnel = Tunnel(Factory.forProtocol(Echo), "tcp")
@@ -185,8 +195,19 @@ class ListeningTests(SynchronousTestCase):
         tunnel = self.tunnel()
         tunnel.get("/slow")
         tunnel.port.stopListening()
-        self.assertEqual(self.successResultOf(tunnel.get("/")).code, 502)
+        self.assertEqual(self.successResultOf(tunnel.get("/")).code, 503)
         self.assertEqual(len(self.pages.waiting), 1)
+
+    def test_one_connection_is_full(self) -> None:
+        """What one connection takes no more streams for goes by another."""
+        tunnel = self.tunnel()
+        connections: list[Any] = list(tunnel.port._connections)
+        connections[0].session.native._max_streams = 0
+        for _ in range(4):
+            tunnel.get("/slow")
+        self.assertEqual(len(self.pages.waiting), 4)
+        connections[1].session.native._max_streams = 0
+        self.assertEqual(self.successResultOf(tunnel.get("/slow")).code, 503)
 
     def test_bounded(self) -> None:
         """A request that does not end is cut when the grace period is over."""

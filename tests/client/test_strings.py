@@ -46,6 +46,20 @@ class ServerStringTests(SynchronousTestCase):
             "kind 'udp': must be http or tcp", self.refused(f"exposr:b:{SERVER}:kind=udp")
         )
 
+    def test_share(self) -> None:
+        """Strings of one reactor share, if they say so."""
+        reactor = MemoryReactorClock()
+        one, two, alone = (
+            serverFromString(reactor, f"exposr:{name}:{SERVER}:share={share}")
+            for name, share in (("blog", "yes"), ("shop", "yes"), ("mail", "no"))
+        )
+        self.assertIs(one._share, two._share)
+        self.assertIsNotNone(one._share)
+        self.assertIsNone(alone._share)
+        elsewhere = self.read(f"exposr:blog:{SERVER}:share=yes")
+        self.assertIsNot(elsewhere._share, one._share)
+        self.assertIn("must be yes or no", self.refused(f"exposr:b:{SERVER}:share=maybe"))
+
     def test_unescaped(self) -> None:
         """A URL whose colons are not escaped is shown with them escaped."""
         for text, meant in (

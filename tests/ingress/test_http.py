@@ -12,7 +12,14 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from exposr_tx.errors import PermissionDenied, TargetFailed, TooManyFailures, UpstreamGone
+from exposr_tx.errors import (
+    PermissionDenied,
+    StreamLimit,
+    TargetFailed,
+    TargetReset,
+    TooManyFailures,
+    UpstreamGone,
+)
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.wire.http1 import Limits
 from tests.ingress.visiting import Targets, Visit, Wire
@@ -385,6 +392,53 @@ class RefusalTests(SynchronousTestCase):
                 self.visit.target.end(ConnectionDone())
             self.assertEqual(self.last()[0], 502)
             self.assertEqual(len(self.visit.targets.wires), streams)
+
+    def test_not_begun_with(self) -> None:
+        """What a client has not begun with is tried on another connection, once, if the whole
+        request can be sent again."""
+        for error in (StreamLimit, UpstreamGone):
+            for request, tried in ((GET, True), (POST[:-1], True), (POST, False)):
+                self.visit = Visit()
+                self.wire = self.visit.visitor()
+                self.wire.protocol.dataReceived(request)
+                other = self.visit.routes.upstream = Targets()
+                self.visit.target.end(error())
+                self.assertEqual(len(other.wires), int(tried), request)
+                if tried:
+                    self.assertIn(request.partition(b" ")[0], other.wires[0].taken())
+                    other.wires[0].end(error())
+                self.assertEqual(len(other.wires), int(tried))
+                self.assertEqual(self.last()[0], 503)
+
+    def test_nobody_else(self) -> None:
+        """Without another connection the visitor hears that he may come again."""
+        for error, code in (
+            (StreamLimit, "TUNNEL_TRANSPORT_REQUEST_LIMIT"),
+            (UpstreamGone, "TUNNEL_NOT_CONNECTED"),
+        ):
+            self.wire = self.visit.visitor()
+            self.wire.protocol.dataReceived(GET)
+            self.visit.target.end(error())
+            status, answer, _ = self.last()
+            self.assertEqual((status, answer["error"]), (503, code))
+        self.assertEqual(len(self.visit.targets.wires), 2)
+        self.wire = self.visit.visitor()
+        self.wire.protocol.dataReceived(GET)
+        self.visit.routes.upstream = None
+        self.visit.target.end(UpstreamGone())
+        self.assertEqual(self.last()[0], 503)
+
+    def test_target_resets(self) -> None:
+        """A target that resets is a 502 before its response, and a cut in the middle of it."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.end(TargetReset("reset"))
+        status, error, _ = self.last()
+        self.assertEqual((status, error["error"]), (502, "TUNNEL_TARGET_CON_RESET"))
+        self.wire = self.visit.visitor()
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        self.visit.target.end(TargetReset("reset"))
+        self.assertTrue(self.wire.reset)
 
     def test_target_speaks_nonsense(self) -> None:
         """A response that can be read in two ways is a 502, and its stream is cut."""

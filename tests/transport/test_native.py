@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, UpstreamGone
-from exposr_tx.interfaces import Origin
+from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, TargetReset, UpstreamGone
+from exposr_tx.interfaces import Origin, Tls
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
@@ -107,6 +107,21 @@ class StreamTests(SynchronousTestCase):
             self.pair.server.open_stream(self.pair.visitors, Origin("http", address))
             self.pair.pump()
             self.assertEqual(self.pair.targets.built[-1].stream.getPeer(), address)
+
+    def test_where_it_comes_from(self) -> None:
+        """What the server knows of a stream its protocol on the client can see."""
+        peer, host = (
+            IPv6Address("TCP", "::ffff:10.0.0.1", 7),
+            IPv6Address("TCP", "2001:db8::2", 443),
+        )
+        for tls in (None, Tls(), Tls("blog.example", "TLSv1.3")):
+            origin = Origin("http", peer, "https://blog.example", host, tls)
+            self.pair.server.open_stream(self.pair.visitors, origin)
+            self.pair.pump()
+            seen = self.pair.targets.built[-1].stream.origin
+            told = Origin("http", IPv4Address("TCP", "10.0.0.1", 7), "", host, tls)
+            self.assertEqual(seen, told)
+        self.assertEqual(self.target.stream.origin, ORIGIN)
 
     def test_an_address_that_is_none(self) -> None:
         """What a proxy calls a visitor's address may be anything; then it is not told."""
@@ -207,11 +222,13 @@ class StreamTests(SynchronousTestCase):
 
     def test_why(self) -> None:
         """What stopped the client is told to the server."""
-        for error in (TargetRefused, TargetFailed, StreamLimit, UpstreamGone):
+        for error in (TargetRefused, TargetReset, TargetFailed, StreamLimit, UpstreamGone):
             visitor, target = self.pair.open()
-            target.stream.fail(error())
+            target.stream.fail(error("it is so"))
             self.pair.pump()
             self.assertEqual(visitor.reasons, [error])
+            self.assertIn(b"it is so", b"".join(self.pair.there.sent))
+            self.pair.there.sent.clear()
 
     def test_a_failing_protocol(self) -> None:
         """Its stream ends, as one that broke; the others do not."""
@@ -223,13 +240,15 @@ class StreamTests(SynchronousTestCase):
         self.visitor.stream.write(b"x")
         self.pair.pump()
         self.assertEqual(self.visitor.reasons, [ConnectionLost])
+        self.assertIn(b"the stream's protocol failed", b"".join(self.pair.there.sent))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.pair.server.is_open)
 
     def test_half_close(self) -> None:
         """Who can read on after its own end does, and what it gets is complete."""
         self.pair.visitors, self.pair.targets = HalfRecorders(), HalfRecorders()
-        self.pair.client._channels._factory = self.pair.targets
+        assert self.pair.client.native is not None
+        self.pair.client.native._factories[0] = self.pair.targets
         visitor, target = self.pair.open()
         assert isinstance(visitor, Half) and isinstance(target, Half)
         visitor.stream.write(b"question")
@@ -334,6 +353,27 @@ class SessionTests(SynchronousTestCase):
         pair.pump()
         self.assertTrue(self.successResultOf(answer))
 
+    def test_pong_goes_first(self) -> None:
+        """A ping is answered at once, whatever waits for the end of the turn."""
+        pair = NativePair()
+        visitors = [pair.open()[0] for _ in range(3)]
+        pair.clock.advance(0.001)
+        for visitor in visitors:
+            visitor.stream.write(b"some of it waits")
+        pair.here.sent.clear()
+        pair.server.message(bytes.fromhex("0500000800000000") + b"12345678")
+        self.assertEqual(pair.here.sent, [bytes.fromhex("0600000800000000") + b"12345678"])
+
+    def test_pongs_that_nobody_reads(self) -> None:
+        """A peer that asks for answers without end, and reads none, is given up."""
+        pair = NativePair()
+        assert pair.here.producer is not None
+        pair.here.producer.pauseProducing()
+        ping = bytes.fromhex("0500000800000000") + b"12345678"
+        for _ in range(100):
+            pair.server.message(ping * 1000)
+        self.assertIn("does not read", pair.here.aborted or "")
+
     def test_a_dead_client(self) -> None:
         """One that says nothing is given up after 18 s at most."""
         pair = NativePair()
@@ -383,7 +423,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(visitor.reasons, [ConnectionLost])
 
     def test_attach(self) -> None:
-        """Further tunnels are not served yet: the answer says so, and nothing else breaks."""
+        """A session whose owner has one tunnel only says so, and nothing else breaks."""
         pair = NativePair()
         mux = pair.client._mux
         assert isinstance(mux, NativeMux)
@@ -473,6 +513,18 @@ class UpgradeTests(SynchronousTestCase):
         carrier: Any = connection.session.connection
         carrier.dataReceived(b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big"))
         self.assertEqual(carrier.localCloseCode, 1009)
+
+    def test_a_text_message(self) -> None:
+        """It is a protocol error, whole, in pieces, or behind a good message."""
+        text = b"\x81\x05hello"
+        for data in (text, b"\x82\x00" + text, b"\x01\x05hello\x80\x00"):
+            connection, _ = self.client(
+                "\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1"
+            )
+            carrier: Any = connection.session.connection
+            carrier.dataReceived(data)
+            self.assertEqual(carrier.localCloseCode, 1002)
+            self.assertFalse(connection.session.is_open)
 
     def test_draining(self) -> None:
         """The client is told with GOAWAY, then 1001 follows the last stream."""

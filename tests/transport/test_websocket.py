@@ -303,8 +303,8 @@ class Server(SynchronousTestCase):
         """Another tunnel's streams do not count."""
         self.endpoint = WebsocketEndpoint(self.admission, self.clock, max_streams=1)
         _, _, mine = self.opened()
-        protocol, _, _ = self.opened()
-        other = WebsocketUpstream(protocol, self.endpoint)
+        _, _, other = self.opened()
+        self.endpoint.remove(other)
         other.tunnel_id = "other"
         self.endpoint.add(other)
         self.assertNoResult(mine.connect(self.visitors, ORIGIN))

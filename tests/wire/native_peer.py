@@ -177,5 +177,11 @@ class Peer:
             self.may_send[stream] += size
             need(self.may_send[stream] < 1 << 31, "31 bits")
 
+    def hear_detach(self, stream: int, what: dict[str, Any]) -> None:
+        number, code, reason = (what.get(key) for key in ("attachment", "code", "reason"))
+        need(type(number) is int and 0 <= number <= 65535, "number")
+        need(code is None or type(code) is int and 1000 <= code <= 4999, "close code")
+        need(reason is None or isinstance(reason, str), "reason")
+
     def hear_ping(self, stream: int, payload: bytes) -> None:
         self.out.append(written("PONG", 0, payload))

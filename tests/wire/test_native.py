@@ -34,6 +34,7 @@ from exposr_tx.wire.native import (
     Metadata,
     NativeMux,
     Opened,
+    Pinged,
     Ponged,
     Refused,
     Reply,
@@ -155,7 +156,12 @@ class PageTests(SynchronousTestCase):
             3,
             {"kind": "tcp", "peer": "203.0.113.9:51234", "attachment": 7},
         )
-        check(ours.attachments.detach(7), "DETACH", 0, {"attachment": 7})
+        deleted = {"attachment": 7, "code": 1008, "reason": "deleted"}
+        check(ours.attachments.detach(7, 1008, "deleted"), "DETACH", 0, deleted)
+        theirs.receive(written("ATTACHED", 0, {"attachment": 7}))
+        (reply, _) = theirs.receive(written("DETACH", 0, deleted))
+        assert isinstance(reply, Reply)
+        check(reply.message, "DETACH", 0, {"attachment": 7})
         for text in (b"hello", b"ping", b"pong"):
             check(ours.data_head(1, len(text)) + text, "DATA", 1, text)
         check(ours.end(1), "END", 1)
@@ -265,7 +271,7 @@ class MessageTests(SynchronousTestCase):
         whole = [
             Opened(1, HTTP),
             Data(1, b"abcdef"),
-            Reply(written("PONG", 0, b"12345678")),
+            Pinged(written("PONG", 0, b"12345678")),
             Data(1, b"g"),
             Ended(1),
         ]
@@ -862,13 +868,33 @@ class AttachmentTests(SynchronousTestCase):
         for index in range(2):
             ours, theirs, number = self.attached()
             one, other = (theirs, ours) if index else (ours, theirs)
-            reply, event = other.receive(one.attachments.detach(number))
-            self.assertEqual(event, Detached(number))
+            reply, event = other.receive(one.attachments.detach(number, 1008, "deleted"))
+            self.assertEqual(event, Detached(number, 1008, "deleted"))
             assert isinstance(reply, Reply)
             self.assertEqual(list(one.receive(reply.message)), [])
             self.assertEqual((len(one.attachments), len(other.attachments)), (1, 1))
             with self.assertRaises(LocalProtocolError):
                 one.attachments.detach(number)
+
+    def test_detached_without_a_reason(self) -> None:
+        """What a DETACH does not say, or says with null, is a goodbye."""
+        for more in ({}, {"code": None, "reason": None}, {"more": 7}):
+            ours, _, number = self.attached()
+            _, event = ours.receive(written("DETACH", 0, {"attachment": number, **more}))
+            self.assertEqual(event, Detached(number, 1000, ""))
+
+    def test_the_first(self) -> None:
+        """The tunnel of the upgrade request can be detached too; the others go on."""
+        ours, theirs, number = self.attached()
+        reply, event = theirs.receive(ours.attachments.detach(0, 1008, "disabled"))
+        self.assertEqual(event, Detached(0, 1008, "disabled"))
+        assert isinstance(reply, Reply)
+        self.assertEqual(list(ours.receive(reply.message)), [])
+        with self.assertRaises(LocalProtocolError):
+            ours.open(Metadata("tcp"))
+        self.assertIsInstance(
+            theirs.receive(ours.open(Metadata("tcp", attachment=number))[1])[0], Opened
+        )
 
     def test_detached_by_both(self) -> None:
         """When both detach at once each is the other's answer."""
@@ -888,7 +914,10 @@ class AttachmentTests(SynchronousTestCase):
             (server(), written("ATTACHED", 0, {"attachment": 1})),
             (server(), written("DETACH", 0, {"attachment": 1})),
             (server(), written("ATTACH", 0, attach) + written("DETACH", 0, {"attachment": 1})),
-            (server(), written("DETACH", 0, {"attachment": 0})),
+            (server(), written("DETACH", 0, {"attachment": 0}) * 2),
+            (server(), written("DETACH", 0, {"attachment": 0, "code": 99})),
+            (server(), written("DETACH", 0, {"attachment": 0, "code": "1008"})),
+            (server(), written("DETACH", 0, {"attachment": 0, "reason": 7})),
             (client(), written("ATTACH", 0, attach)),
             (client(), written("ATTACHED", 0, {"attachment": 1})),
             (client(), written("REFUSED", 0, {"attachment": 1, "error": "x"})),
@@ -903,7 +932,7 @@ class AttachmentTests(SynchronousTestCase):
             lambda: server().attachments.attached(1),
             lambda: server().attachments.refused(1, "x"),
             lambda: client().attachments.attached(1),
-            lambda: server().attachments.detach(0),
+            lambda: server().attachments.detach(1),
             lambda: client().attachments.attach("t", "s" * 5000),
         ):
             with self.assertRaises(LocalProtocolError):

@@ -8,18 +8,23 @@ arrive: no message is gathered.
 
 from __future__ import annotations
 
-from exposr_tx.transport.websocket.carrier import Lost
-from exposr_tx.transport.websocket.client import (
+from exposr_tx.transport.websocket.attachment import (
+    AttachFailed,
+    Attachment,
+    AttachRefused,
     ClientConnection,
-    ConnectFailed,
-    UpgradeRefused,
-    connect,
 )
-from exposr_tx.transport.websocket.server import WebsocketEndpoint, WebsocketUpstream
+from exposr_tx.transport.websocket.carrier import Lost
+from exposr_tx.transport.websocket.client import ConnectFailed, UpgradeRefused, connect
+from exposr_tx.transport.websocket.server import WebsocketEndpoint
 from exposr_tx.transport.websocket.settings import MAX_MESSAGE
+from exposr_tx.transport.websocket.upstream import WebsocketUpstream
 
 __all__ = [
     "MAX_MESSAGE",
+    "AttachFailed",
+    "AttachRefused",
+    "Attachment",
     "ClientConnection",
     "ConnectFailed",
     "Lost",

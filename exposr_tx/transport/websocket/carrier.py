@@ -95,7 +95,7 @@ class Carrier:
     def limit_messages(self) -> None:
         """The websocket is open, and its dialect known: so is how long a message may be."""
         if self.native:
-            self._reader = FrameReader(self.peer_masks, MESSAGE_SIZE, unmasked)
+            self._reader = FrameReader(self.peer_masks, MESSAGE_SIZE, unmasked, takes_text=False)
         for name in _OF_HANDSHAKE:
             vars(self).pop(name, None)
 
@@ -144,6 +144,8 @@ class Carrier:
         if reader.too_large:
             limit = reader.max_message
             session.violated(f"a message of more than {limit} bytes", TOO_LARGE)
+        elif reader.is_text:
+            session.violated("a text message")
 
     def onPing(self, payload: bytes) -> None:
         if self.session is not None:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from exposr_tx.errors import ExposrError
 from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.websocket.attachment import ClientConnection
 from exposr_tx.transport.websocket.carrier import Carrier, Lost
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.wire.mux import MuxV2
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         IStreamClientEndpoint,
     )
 
-__all__ = ["ClientConnection", "ConnectFailed", "UpgradeRefused", "connect"]
+__all__ = ["ConnectFailed", "UpgradeRefused", "connect"]
 
 #: Bytes of an answer's head, and of the body of a refusal, that a client reads.
 MAX_HEAD: Final = 32 * 1024
@@ -54,27 +55,6 @@ class UpgradeRefused(ConnectFailed):
         super().__init__(f"the server refuses the websocket: {http_status} {error}".rstrip())
         self.http_status = http_status
         self.error = error
-
-
-class ClientConnection:
-    """A client's connection to its server.
-
-    :ivar session: its streams and counters.
-    :ivar lost: fires once, with :class:`Lost`, when the connection is over.
-    :ivar leaving: fires when the server says that it will go, if it ever does.
-    """
-
-    def __init__(self, session: Session, lost: Deferred[Lost], leaving: Deferred[None]) -> None:
-        self.session = session
-        self.lost = lost
-        self.leaving = leaving
-
-    def __repr__(self) -> str:
-        return f"<ClientConnection {self.session!r}>"
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close all streams and say goodbye; :attr:`lost` fires within two seconds."""
-        self.session.close(code, reason)
 
 
 class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
@@ -131,9 +111,10 @@ class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
 
     def onOpen(self) -> None:
         self.limit_messages()
-        self.session = self.factory.make_session(self)
+        connection = self.factory.connection
+        self.session = connection.session = self.factory.make_session(self)
         self.session.start()
-        self.factory.succeeded(self.session)
+        self.factory.opened.callback(connection)
 
     def onClose(self, clean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(clean, code, reason)
@@ -174,6 +155,7 @@ class _ClientFactory(WebSocketClientFactory):
         self._max_streams = max_streams
         self.offers_native = offers_native
         self._leaving: Deferred[None] = Deferred()
+        self.connection = ClientConnection(self._lost, self._leaving)
         self._batched_timer = Timers(clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **limits())
 
@@ -186,14 +168,12 @@ class _ClientFactory(WebSocketClientFactory):
             max_streams=self._max_streams,
             watches_server=True,
             on_going=self._going,
+            further=self.connection.further,
         )
 
     def _going(self) -> None:
         if not self._leaving.called:
             self._leaving.callback(None)
-
-    def succeeded(self, session: Session) -> None:
-        self.opened.callback(ClientConnection(session, self._lost, self._leaving))
 
     def ended(self, lost: Lost) -> None:
         if not self.opened.called:

@@ -1,4 +1,4 @@
-"""The server's side of websockets: where clients connect, and what they are for routing."""
+"""The server's side of websockets: where clients connect."""
 
 from __future__ import annotations
 
@@ -8,38 +8,28 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.defer import Deferred, DeferredList, fail
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
 from exposr_tx.errors import (
     Draining,
     ExposrError,
     NoToken,
-    StreamLimit,
-    TooManyConnections,
     TooManyFailures,
     TunnelNotFound,
 )
-from exposr_tx.interfaces import IAdmission, ITakeover, IUpstream, Origin
+from exposr_tx.interfaces import IAdmission, ITakeover, Origin
 from exposr_tx.transport.journal import Journal
-from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
-from exposr_tx.wire.mux import MuxV2
-from exposr_tx.wire.native import (
-    DIALECT,
-    DIALECT_FIELD,
-    SUBPROTOCOL,
-    NativeMux,
-    offers_native,
-)
+from exposr_tx.transport.websocket.upstream import Link, WebsocketUpstream
+from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_native
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
+    from twisted.internet.interfaces import IProtocol, IReactorTime
 
-__all__ = ["WebsocketEndpoint", "WebsocketUpstream"]
+__all__ = ["WebsocketEndpoint"]
 
 _PATH: Final = re.compile(rb"/v1/tunnel/([^/?]+)/ws-endpoint/?", re.IGNORECASE)
 
@@ -61,7 +51,6 @@ class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
         self.tunnel_id = tunnel_id
         self.origin = origin
         self.native = native
-        self.upstream: WebsocketUpstream | None = None
 
     def processHandshake(self) -> None:
         head, end, rest = self.data.partition(b"\r\n\r\n")
@@ -84,10 +73,9 @@ class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
 
     def onOpen(self) -> None:
         self.limit_messages()
-        upstream = WebsocketUpstream(self, self.factory.endpoint)
-        self.upstream = upstream
-        self.session = upstream.session
-        upstream.start()
+        link = Link(self, self.factory.endpoint)
+        self.session = link.session
+        link.start()
 
 
 class _ServerFactory(WebSocketServerFactory):
@@ -108,124 +96,6 @@ class _ServerFactory(WebSocketServerFactory):
         )
 
 
-@implementer(IUpstream)
-class WebsocketUpstream:
-    """A connected client as a way to its tunnel's target.
-
-    :ivar accepting: False while draining, and once the connection is over.
-    """
-
-    _log = Logger()
-
-    def __init__(self, protocol: _ServerProtocol, endpoint: WebsocketEndpoint) -> None:
-        self.tunnel_id = protocol.tunnel_id
-        self.peer = protocol.origin.peer
-        self.accepting = True
-        self.session = Session(
-            protocol,
-            NativeMux(is_server=True) if protocol.native else MuxV2(opener=True),
-            endpoint.clock,
-            max_streams=endpoint.max_streams,
-            on_end=self._ended,
-            on_going=self._going,
-        )
-        self._protocol = protocol
-        self._endpoint = endpoint
-        self._plugged = False
-        self._gone = False
-
-    def __repr__(self) -> str:
-        return f"<WebsocketUpstream {self.tunnel_id} {self.session!r}>"
-
-    @property
-    def alive_at(self) -> int:
-        return self.session.alive_at
-
-    def start(self) -> None:
-        """The websocket is open: ask to be taken into service."""
-        self._endpoint.add(self)
-        self.session.start()
-        plugged = self._endpoint.admission.plug(self)
-        plugged.addCallbacks(self._in_service, self._refused)
-        plugged.addErrback(self._broken)
-
-    def _in_service(self, _: object) -> None:
-        self._plugged = True
-        self._endpoint.journal.connected(
-            self.tunnel_id, self.peer, len(self._endpoint.upstreams_of(self.tunnel_id))
-        )
-        if self._gone:
-            self._unplug("")
-
-    def _refused(self, reason: Failure) -> None:
-        if isinstance(reason.value, TooManyConnections):
-            self._endpoint.journal.refused(self.tunnel_id, self.peer, reason.value)
-            self.close(1008, "unable to establish tunnel")
-        elif reason.check(Draining):
-            self.close(1001, "Server shutting down")
-        else:
-            self._broken(reason)
-
-    def _broken(self, reason: Failure) -> None:
-        self._log.failure(
-            "cannot serve a connection of tunnel {tunnel}", reason, tunnel=self.tunnel_id
-        )
-        self.close(1011, "internal error")
-
-    def _going(self) -> None:
-        self.accepting = False
-
-    def _ended(self, reason: str) -> None:
-        self.accepting = False
-        self._gone = True
-        self._endpoint.remove(self)
-        if self._plugged:
-            self._unplug(reason)
-
-    def _unplug(self, reason: str) -> None:
-        self._plugged = False
-        lost = self._protocol.ending()
-        self._endpoint.journal.lost(
-            self.tunnel_id,
-            self.peer,
-            len(self._endpoint.upstreams_of(self.tunnel_id)),
-            lost.clean,
-            lost.code,
-            lost.reason or ("" if self._protocol.remoteCloseCode is not None else reason),
-        )
-        self._endpoint.admission.unplug(self, lost.clean)
-
-    def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
-        """Open a stream; see IUpstream. The limit holds for all connections of the tunnel."""
-        endpoint = self._endpoint
-        streams = 0
-        for upstream in endpoint.upstreams_of(self.tunnel_id):
-            streams += len(upstream.session)
-        if streams >= endpoint.max_streams:
-            return fail(StreamLimit(f"the tunnel has {streams} streams"))
-        return self.session.open_stream(factory, origin)
-
-    def probe(self) -> Deferred[bool]:
-        return self.session.probe()
-
-    def close(self, code: int, reason: str) -> None:
-        self.accepting = False
-        self.session.close(code, reason)
-
-    def drain(self) -> Deferred[None]:
-        """Take no new streams; say goodbye (1001) when the last one has ended.
-
-        A native client is told at once, so that it can be connected elsewhere by then.
-
-        :return: fires then; :meth:`close` makes it fire at once.
-        """
-        self.accepting = False
-        self.session.go_away("Server shutting down")
-        drained = self.session.drained()
-        drained.addCallback(lambda _: self.close(1001, "Server shutting down"))
-        return drained
-
-
 @implementer(ITakeover)
 class WebsocketEndpoint:
     """Where clients connect: ``/v1/tunnel/<id>/ws-endpoint?t=<token>``.
@@ -234,7 +104,7 @@ class WebsocketEndpoint:
     :param clock: all timers.
     :param max_streams: streams open at once on all connections of one tunnel.
 
-    :ivar upstreams: the connections that are open.
+    :ivar upstreams: the connections that are open, one for each of their tunnels.
     """
 
     def __init__(
@@ -254,12 +124,12 @@ class WebsocketEndpoint:
         return f"<WebsocketEndpoint {state} {len(self.upstreams)} connections>"
 
     def add(self, upstream: WebsocketUpstream) -> None:
-        """A connection is open."""
+        """A tunnel has a connection more."""
         self.upstreams.add(upstream)
         self._of_tunnel.setdefault(upstream.tunnel_id, set()).add(upstream)
 
     def remove(self, upstream: WebsocketUpstream) -> None:
-        """A connection is over."""
+        """A tunnel has a connection less."""
         self.upstreams.discard(upstream)
         of_tunnel = self._of_tunnel.get(upstream.tunnel_id)
         if of_tunnel is not None:
@@ -286,23 +156,38 @@ class WebsocketEndpoint:
         match = _PATH.search(path)
         if match is None:
             raise TunnelNotFound("this is not a tunnel's websocket endpoint")
+        tunnel_id = match[1].decode("latin-1")
+        tokens = parse_qs(query.decode("latin-1")).get("t", [""])
+        await self.admit_tunnel(tunnel_id, tokens[0], origin)
+        protocol = self._factory.build(tunnel_id, origin, offers_native(fields))
+        protocol.factory = self._factory
+        return protocol
+
+    def admit_tunnel(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
+        """Whether a client may connect a tunnel, by a connection or on one that it has.
+
+        Errbacks with an ExposrError, whose code the client is told.
+        """
+        return Deferred.fromCoroutine(self._admit_tunnel(tunnel_id, token, origin))
+
+    async def _admit_tunnel(self, tunnel_id: str, token: str, origin: Origin) -> None:
         if self.draining:
             raise Draining("the server is shutting down")
-        tunnel_id = match[1].decode("latin-1")
-        tokens = parse_qs(query.decode("latin-1")).get("t")
         try:
-            if not tokens:
-                raise NoToken("the query has no t=<token>")
-            await self.admission.admit(tunnel_id, tokens[0], origin)
+            if not token:
+                raise NoToken("no token was shown")
+            await self.admission.admit(tunnel_id, token, origin)
         except (Draining, TooManyFailures):
             # A server that ends says so itself, an address that is shut out was told of once.
             raise
         except ExposrError as error:
             self.journal.refused(tunnel_id, origin.peer, error)
             raise
-        protocol = self._factory.build(tunnel_id, origin, offers_native(fields))
-        protocol.factory = self._factory
-        return protocol
+
+    def go_away(self) -> None:
+        """Tell all native clients that the server is about to go; the connections go on."""
+        for upstream in list(self.upstreams):
+            upstream.go_away()
 
     def drain(self) -> Deferred[None]:
         """Refuse new connections, end each open one with its last stream.

@@ -18,6 +18,7 @@ from exposr_tx.wire.native.events import (
     Event,
     GoingAway,
     Opened,
+    Pinged,
     Ponged,
     Refused,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Metadata",
     "NativeMux",
     "Opened",
+    "Pinged",
     "Ponged",
     "Refused",
     "Reply",

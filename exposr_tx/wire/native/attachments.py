@@ -1,12 +1,14 @@
 """The tunnels on one connection: which numbers are attached, asked for, or being detached.
 
 Source: docs/protocols/exposr-tx-1.md, "Several tunnels". Attachment 0, the tunnel
-of the upgrade request, is always there.
+of the upgrade request, is there from the start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
+from typing import Final
 
 from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
 from exposr_tx.wire.mux.events import Reply
@@ -15,6 +17,10 @@ from exposr_tx.wire.native.events import Attached, Attaching, Detached, Event, R
 from exposr_tx.wire.native.metadata import MAX_ATTACHMENT, number, text
 
 __all__ = ["Attachments"]
+
+#: Close codes that a DETACH may name, and what none means ("Several tunnels").
+CODES: Final = range(1000, 5000)
+DONE: Final = 1000
 
 
 class _State(Enum):
@@ -83,15 +89,19 @@ class Attachments:
         del self._states[attachment]
         return frame
 
-    def detach(self, attachment: int) -> bytes:
+    def detach(self, attachment: int, code: int = DONE, reason: str = "") -> bytes:
         """DETACH; streams that are open go on.
 
-        :raises LocalProtocolError: it is not attached, or is attachment 0.
+        :param code: the close code that a connection for this tunnel alone would end with.
+        :raises LocalProtocolError: it is not attached.
         """
-        if attachment == 0 or not self.accepts(attachment):
+        if not self.accepts(attachment):
             raise LocalProtocolError(f"attachment {attachment} cannot be detached")
         self._states[attachment] = _State.DETACHING
-        return _detach(attachment)
+        why: dict[str, object] = {"code": code} if code != DONE else {}
+        if reason:
+            why["reason"] = reason
+        return _detach(attachment, why)
 
     def _answer(self, attachment: int) -> None:
         if not self._is_server or self._states.get(attachment) is not _State.ASKED:
@@ -108,11 +118,11 @@ class Attachments:
         if channel or from_client is not self._is_server:
             raise RemoteProtocolError("a frame about attachments that is out of place")
         fields = frames.json_object(payload)
-        attachment = number(fields, "attachment")
+        attachment = number(fields, "attachment", lowest=0 if kind == frames.DETACH else 1)
         if kind == frames.ATTACH:
             self._attach(attachment, fields, events)
         elif kind == frames.DETACH:
-            self._detach(attachment, events)
+            self._detach(attachment, fields, events)
         else:
             self._answered(attachment, kind, fields, events)
 
@@ -134,14 +144,18 @@ class Attachments:
             events.append(Refused(attachment, text(fields, "error")))
             del self._states[attachment]
 
-    def _detach(self, attachment: int, events: list[Event]) -> None:
+    def _detach(self, attachment: int, fields: dict[str, object], events: list[Event]) -> None:
+        code = DONE if fields.get("code") is None else fields["code"]
+        if type(code) is not int or code not in CODES:
+            raise RemoteProtocolError("'code' is no close code")
+        reason = "" if fields.get("reason") is None else text(fields, "reason")
         state = self._states.pop(attachment, None)
         if state is _State.ATTACHED:
-            events.append(Reply(_detach(attachment)))
-            events.append(Detached(attachment))
+            events.append(Reply(_detach(attachment, {})))
+            events.append(Detached(attachment, code, reason))
         elif state is not _State.DETACHING:
             raise RemoteProtocolError(f"attachment {attachment} is not attached")
 
 
-def _detach(attachment: int) -> bytes:
-    return frames.json_frame(frames.DETACH, 0, {"attachment": attachment})
+def _detach(attachment: int, why: Mapping[str, object]) -> bytes:
+    return frames.json_frame(frames.DETACH, 0, {"attachment": attachment, **why})

@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "GoingAway",
     "Opened",
+    "Pinged",
     "Ponged",
     "Refused",
 ]
@@ -59,6 +60,11 @@ class Credited:
     """More may be sent on a stream; channel 0 is the connection, so perhaps on any."""
 
     channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pinged(Reply):
+    """The peer pings; ``message`` is the answer, to be sent before all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +108,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """The peer has detached a tunnel: no more streams are opened for it."""
+    """The peer has detached a tunnel: no more streams are opened for it.
+
+    :ivar code: the close code that a connection for this tunnel alone would have ended with.
+    """
 
     attachment: int
+    code: int = 1000
+    reason: str = ""
 
 
 Event = (
@@ -113,6 +124,7 @@ Event = (
     | Ended
     | Closed
     | Credited
+    | Pinged
     | Ponged
     | GoingAway
     | Attaching

@@ -25,6 +25,7 @@ from exposr_tx.wire.native.events import (
     Event,
     GoingAway,
     Opened,
+    Pinged,
     Ponged,
 )
 from exposr_tx.wire.native.flow import (
@@ -179,7 +180,7 @@ class NativeMux(Intake):
 
     def _pinged(self, channel: int, payload: bytes, events: list[Event]) -> None:
         _check_connection(channel)
-        events.append(Reply(frames.frame(frames.PONG, 0, payload)))
+        events.append(Pinged(frames.frame(frames.PONG, 0, payload)))
 
     def _ponged(self, channel: int, payload: bytes, events: list[Event]) -> None:
         _check_connection(channel)
