@@ -299,9 +299,8 @@ class Script:
             words.host_header,
             account is None or account.automatic,
         )
-        for name in ("http-header-replace", "http-header-rewrite"):
-            if command[name] and not command["http-mode"]:
-                self._printer.error(f"--{name} has no effect without --http-mode; add it")
+        if command["http-header-replace"] and not command["http-mode"]:
+            self._printer.error("--http-header-replace has no effect without --http-mode; add it")
         factory = Forward(self._connector(own, trust), self._target_failed, _rules(own, command))
         endpoint = TunnelEndpoint(
             self._reactor,

@@ -46,7 +46,8 @@ MAX_UNREAD_REPLIES: Final = 1024 * 1024
 #: Bytes to which a stream's window grows at most where the peer is near, and bytes per second
 #: that it should carry where it is far. What a window has under way is what a small request waits
 #: behind: 4 MiB were 10 ms of it on loopback, and gained nothing there (measured).
-NEAR_WINDOW: Final = 1024 * 1024
+import os
+NEAR_WINDOW: Final = int(os.environ.get('NEARW','1024')) * 1024
 FAR_RATE: Final = 64_000_000
 
 #: What our pings begin with: the dialect's have eight bytes, a counter has four.
