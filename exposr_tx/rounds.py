@@ -11,27 +11,26 @@ turn costs 6 µs, which here is a place in a list.
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Callable
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.internet.tcp import Connection
+from twisted.internet.tcp import Connection, Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["READ_SIZE", "Rounds", "rounds_of"]
+__all__ = ["READ_SIZE", "Accepted", "Rounds", "accept_in_rounds", "rounds_of"]
 
 #: Bytes read at once. Twisted's 64 KiB mean four times the calls, frames and wake-ups for a large
 #: body: a gigabyte through the tunnel costs a third more CPU.
 READ_SIZE: Final = 256 * 1024
 #: Connections read in one round: what the first of them made does not wait long for the last.
-
-ROUND: Final = int(os.environ.get("ROUND", "64"))
+ROUND: Final = 16
 #: Rounds before the reactor has its turn with everything else.
 ROUNDS: Final = 4
 
@@ -71,8 +70,8 @@ class Reader:
         if self.transport.disconnected:
             # Nothing shall lead from the transport to itself: it would wait for the collector.
             self._rounds.forget(self._fd)
-            self.transport.__dict__.pop("startReading", None)
-            self.transport.__dict__.pop("stopReading", None)
+            for name in ("startReading", "stopReading", "_reader"):
+                vars(self.transport).pop(name, None)
 
     def ended(self) -> None:
         """The peer sends no more."""
@@ -91,11 +90,13 @@ class Rounds:
 
     :param reactor: watches our descriptor; where it cannot, or the platform has no ``epoll``,
         there are no rounds, and connections are read as ever.
+
+    :ivar possible: whether there are.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = ref(reactor)
-        self._possible = IReactorFDSet.providedBy(reactor) and hasattr(select, "epoll")
+        self.possible = IReactorFDSet.providedBy(reactor) and hasattr(select, "epoll")
         self._epoll: select.epoll | None = None
         self._readers: dict[int, Reader] = {}
         self._watched = 0
@@ -110,20 +111,25 @@ class Rounds:
 
         :return: False where it is no plain TCP connection of Twisted's: nothing has changed.
         """
-        if not self._possible or not isinstance(transport, Connection) or transport.TLS:
+        if not self.possible or not isinstance(transport, Connection) or transport.TLS:
             return False
         fd = transport.fileno()
         known = self._readers.get(fd)
         if known is not None and known.transport is transport:
             known.receive = receive
             return True
-        reader = Reader(self, transport, fd, receive)
         transport.stopReading()
-        self._readers[fd] = reader
+        reader = self.reader(transport, receive)
         vars(transport)["startReading"] = reader.start
         vars(transport)["stopReading"] = reader.stop
         reader.start()
         return True
+
+    def reader(self, transport: Any, receive: Callable[[bytes], object]) -> Reader:
+        """What will read a connection, once started."""
+        fd = transport.fileno()
+        reader = self._readers[fd] = Reader(self, transport, fd, receive)
+        return reader
 
     def at_end(self, call: Callable[[], object]) -> None:
         """Call when the round is over; outside of one, in the reactor's next turn."""
@@ -233,3 +239,31 @@ def rounds_of(reactor: Any) -> Rounds:
     if rounds is None:
         rounds = _rounds[reactor] = Rounds(reactor)
     return rounds
+
+
+class Accepted(Server):
+    """An accepted connection that is read in rounds from its beginning.
+
+    It inherits TCP_NODELAY and SO_KEEPALIVE from its listening socket. That, and not to
+    be handed from the reactor to the rounds first, makes 15 µs less for each.
+    """
+
+    _reader: Reader | None = None
+
+    def startReading(self) -> None:
+        if self._reader is None:
+            rounds = rounds_of(self.reactor)
+            self._reader = rounds.reader(self, self.protocol.dataReceived)
+        self._reader.start()
+
+    def stopReading(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+
+
+def accept_in_rounds(port: Any) -> None:
+    """Let what a listening TCP port accepts be :class:`Accepted`; other ports stay as they are."""
+    if type(port) is Port and rounds_of(port.reactor).possible:
+        port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        port.socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        port.transport = Accepted

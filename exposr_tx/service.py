@@ -36,6 +36,7 @@ from twisted.python.components import Componentized
 from exposr_tx.draining import Draining
 from exposr_tx.errors import ExposrError
 from exposr_tx.logs import LogOutput
+from exposr_tx.rounds import accept_in_rounds
 
 __all__ = ["Building", "Door", "ServerService", "close_all", "tcp_door"]
 
@@ -80,6 +81,7 @@ class Door:
         for endpoint in self.endpoints:
             try:
                 self.port = await serverFromString(reactor, endpoint).listen(self.threshold)
+                accept_in_rounds(self.port)
                 return
             except CannotListenError as problem:
                 absent = getattr(problem.socketError, "errno", None) in (

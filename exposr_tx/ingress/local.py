@@ -32,8 +32,6 @@ class LocalExchange(Exchange):
     kind: ClassVar[str] = "api"
     pooled: ClassVar[bool] = False  # the API's end knows whose it is
 
-    __slots__ = ("_api", "_held", "_size", "_takeover")
-
     def __init__(
         self,
         visitor: VisitorConnection,

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError
 from exposr_tx.interfaces import IAccessLog, IUpstream, Origin
+from exposr_tx.rounds import accept_in_rounds
 from exposr_tx.splice import Side, Splice
 
 __all__ = ["TCPIngress"]
@@ -196,6 +197,7 @@ class TCPIngress:
                 error=error.socketError,
             )
         else:
+            accept_in_rounds(port.listening)
             self._ports[tunnel_id] = port
 
     def withdraw(self, tunnel_id: str) -> None:

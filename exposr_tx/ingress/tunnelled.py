@@ -45,7 +45,11 @@ class TunnelExchange(Exchange):
     :param vhost: the tunnel, or what will be it.
     """
 
-    __slots__ = ("_about", "_found", "_held", "_retried", "_routes", "_trailers", "_upstream")
+    _about = b""
+    _held: tuple[bytes, ...] = ()
+    _retried = False
+    _trailers: Trailers = ()
+    _upstream: IUpstream | None = None
 
     def __init__(
         self,
@@ -58,11 +62,6 @@ class TunnelExchange(Exchange):
         Exchange.__init__(self, visitor, request, request_id)
         self._routes = routes
         self._found = found
-        self._about = b""
-        self._held: list[bytes] = []
-        self._retried = False
-        self._trailers: Trailers = ()
-        self._upstream: IUpstream | None = None
 
     # -- finding the target -------------------------------------------------------------
 
@@ -158,9 +157,9 @@ class TunnelExchange(Exchange):
         connection.begin(self, request.method)
         head = self._factory.writer.head(request, self._vhost, self._about, self._id)
         if self._held:
-            held, self._held = self._held, []
+            held, self._held = self._held, ()
             if request.length is None:
-                held = [chunk(piece) for piece in held]
+                held = tuple(chunk(piece) for piece in held)
             connection.transport.writeSequence([head, *held])
             self._visitor.let_read()
         else:
@@ -180,7 +179,7 @@ class TunnelExchange(Exchange):
         target = self._target
         if target is None:
             if not self._response_done:
-                self._held.append(data)
+                self._held = (*self._held, data)
                 self._visitor.hold_reading()
         elif target.alive:
             self._visitor.await_body()

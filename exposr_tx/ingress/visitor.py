@@ -24,6 +24,7 @@ from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin
+from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class VisitorConnection(Protocol):
         return f"<VisitorConnection {self._peer} {state}>"
 
     def connectionMade(self) -> None:
-        if hasattr(self.transport, "setTcpNoDelay"):  # a UNIX socket has none
+        if not isinstance(self.transport, Accepted) and hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(1)
         self.transport.registerProducer(self, True)

@@ -58,7 +58,6 @@ class Liveness:
         (the client's side) or silence altogether (the server's).
     :param wall_clock: epoch seconds, for ``alive_at``.
     :param regular: whether to ping again and again, rather than once and when asked.
-    :param nearer: called with ``delay`` whenever it becomes less.
 
     :ivar heard_at: when anything was received last, in the clock's seconds.
     :ivar delay: seconds from a ping to its answer, the least so far: the way there and back without
@@ -73,7 +72,6 @@ class Liveness:
         "_dead",
         "_heard",
         "_missed",
-        "_nearer",
         "_ping",
         "_pings",
         "_pongs",
@@ -97,7 +95,6 @@ class Liveness:
         dead: Callable[[str], None],
         watches_server: bool = False,
         wall_clock: Callable[[], float] = time.time,
-        nearer: Callable[[float], object] = float,
         regular: bool = True,
     ) -> None:
         self._clock = clock
@@ -105,7 +102,6 @@ class Liveness:
         self._dead = dead
         self._watches_server = watches_server
         self._wall_clock = wall_clock
-        self._nearer = nearer
         self._regular = regular
         self._asked_at = 0.0
         self.delay = math.inf
@@ -170,10 +166,7 @@ class Liveness:
         if self._pongs < number <= self._pings:
             self._pongs = number
             if number == self._pings:
-                delay = self._clock.seconds() - self._asked_at
-                if delay < self.delay:
-                    self.delay = delay
-                    self._nearer(delay)
+                self.delay = min(self.delay, self._clock.seconds() - self._asked_at)
             while self._barriers and self._barriers[0][0] <= number:
                 self._barriers.pop(0)[1]()
 

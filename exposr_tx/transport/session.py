@@ -23,7 +23,7 @@ from exposr_tx.transport.liveness import Liveness
 from exposr_tx.transport.native_channels import NativeChannels
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.mux import Dialect, Reply
-from exposr_tx.wire.native import MAX_WINDOW, GoAwayCode, NativeMux, Pinged, Ponged
+from exposr_tx.wire.native import GoAwayCode, NativeMux, Pinged, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -42,13 +42,6 @@ MAX_STREAMS: Final = 4096
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
-
-#: Bytes to which a stream's window grows at most where the peer is near, and bytes per second
-#: that it should carry where it is far. What a window has under way is what a small request waits
-#: behind: 4 MiB were 10 ms of it on loopback, and gained nothing there (measured).
-import os
-NEAR_WINDOW: Final = int(os.environ.get('NEARW','1024')) * 1024
-FAR_RATE: Final = 64_000_000
 
 #: What our pings begin with: the dialect's have eight bytes, a counter has four.
 _PING_START: Final = bytes(4)
@@ -101,7 +94,6 @@ class Session:
             self.fail,
             watches_server,
             wall_clock,
-            self._nearer,
             # A native server pings: ours to it would double what an idle tunnel costs.
             regular=self._batch is None or not watches_server,
         )
@@ -155,6 +147,11 @@ class Session:
     def alive_at(self) -> int:
         """Epoch milliseconds when the peer was last heard."""
         return self._liveness.alive_at
+
+    @property
+    def delay(self) -> float:
+        """Seconds to the peer and back, the least measured so far; infinite before the first."""
+        return self._liveness.delay
 
     @property
     def is_open(self) -> bool:
@@ -320,10 +317,6 @@ class Session:
     def _ponged(self, event: Ponged) -> None:
         if event.payload.startswith(_PING_START):
             self.pong_received(event.payload[len(_PING_START) :])
-
-    def _nearer(self, delay: float) -> None:
-        if isinstance(self._mux, NativeMux):
-            self._mux.window_limit = max(NEAR_WINDOW, min(MAX_WINDOW, int(delay * FAR_RATE)))
 
     def _peer_goes(self) -> None:
         if self._on_going is not None:

@@ -33,7 +33,6 @@ from exposr_tx.wire.native.flow import (
     GROWN_WINDOWS,
     MAX_CREDIT,
     MAX_HELD,
-    MAX_WINDOW,
     STREAM_WINDOW,
     Flow,
 )
@@ -59,8 +58,6 @@ class NativeMux(Intake):
     :param both_ways: whether the client may open streams too, which no version says yet.
 
     :ivar attachments: the tunnels on this connection.
-    :ivar window_limit: bytes to which a stream's window may grow, MAX_WINDOW at most; what is
-        enough depends on how far the peer is.
     """
 
     __slots__ = (
@@ -75,7 +72,6 @@ class NativeMux(Intake):
         "_next",
         "_opens",
         "attachments",
-        "window_limit",
     )
 
     data_size = DATA_SIZE
@@ -93,7 +89,6 @@ class NativeMux(Intake):
         self._accepts = not is_server or both_ways
         self._max_streams = max_streams
         self.attachments = Attachments(is_server)
-        self.window_limit = MAX_WINDOW
         self._next = 1 if is_server else 2
         self._highest = 0  # of the peer's
         self._credit = CONNECTION_WINDOW  # bytes that we may send on all streams
@@ -287,8 +282,7 @@ class NativeMux(Intake):
             self._drop_if_over(channel, flow)
             return b""
         before = flow.window
-        spare = min(GROWN_WINDOWS - self._grown, self.window_limit - before)
-        size = flow.grant(spare)
+        size = flow.grant(GROWN_WINDOWS - self._grown)
         self._grown += flow.window - before
         return frames.credit(channel, size) if size else b""
 
