@@ -9,25 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import socket
 import ssl
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.error import ConnectionDone
-from twisted.internet.pollreactor import PollReactor
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.selectreactor import SelectReactor
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.direct import writer_of
 from tests.system.certificates import Authority
-from tests.system.harness import PATIENCE, Client, ForClass, Server, Target, Visitor, wait_until
+from tests.system.harness import Client, ForClass, Server, Target, Visitor, wait_until
 from tests.system.measures import MB, Growth
 from tests.system.targets import PAGE, Stage, digest_of, read_body, send_body
 from tests.system.websockets import frame, open_websocket
@@ -328,84 +318,3 @@ class SecureAsyncioTests(SecureTests):
 
     __test__ = True
     reactor = "asyncio"
-
-
-class Collecting(Factory):
-    """Keeps the transports of its connections."""
-
-    def __init__(self) -> None:
-        self.transports: list[Any] = []
-
-    def buildProtocol(self, addr: Any) -> Protocol:
-        protocol = Protocol()
-        protocol.connectionMade = lambda: self.transports.append(protocol.transport)  # type: ignore[method-assign]
-        return protocol
-
-
-class DirectWriteTests(SynchronousTestCase):
-    """Writing to a socket without waiting for the reactor, which every reactor of Twisted's allows.
-
-    Its turns are the test's: what has arrived before the next one did not need it.
-    """
-
-    def reactors(self) -> list[Any]:
-        """One of each kind."""
-        kinds: list[Callable[[], Any]] = [SelectReactor, PollReactor, EPollReactor]
-        made = [kind() for kind in (*kinds, AsyncioSelectorReactor)]
-        for reactor in made:
-            self.addCleanup(self._end, reactor)
-        return made
-
-    @staticmethod
-    def _end(reactor: Any) -> None:
-        for reader in reactor.removeAll():
-            reader.connectionLost(Failure(ConnectionDone()))
-        if isinstance(reactor, AsyncioSelectorReactor):
-            reactor._asyncioEventloop.close()
-
-    def connect(self, reactor: Any, peer: socket.socket, port: Any, factory: Collecting) -> Any:
-        """A transport of Twisted's whose other end is ``peer``."""
-        where = port.getHost()
-        peer.settimeout(PATIENCE)
-        self.addCleanup(peer.close)
-        name = getattr(where, "name", None)
-        peer.connect(name if name is not None else (where.host, where.port))
-        while not factory.transports:
-            reactor.iterate(0.01)
-        port.stopListening()
-        return factory.transports[0]
-
-    def check(self, reactor: Any, transport: Any, peer: socket.socket) -> None:
-        """What fits arrives at once, the rest in its turn and in order."""
-        write = writer_of(transport)
-        write(b"hello")
-        self.assertEqual(peer.recv(100), b"hello")
-        sent = b"".join(bytes([number]) * 1_000_000 for number in range(4))
-        write(sent)
-        write(b"end")
-        received = b""
-        peer.settimeout(0)
-        while len(received) < len(sent) + 3:
-            reactor.iterate(0)
-            try:
-                received += peer.recv(1 << 20)
-            except BlockingIOError:
-                pass
-        self.assertEqual(received, sent + b"end")
-
-    def test_tcp(self) -> None:
-        """TCP, on every reactor."""
-        for reactor in self.reactors():
-            factory = Collecting()
-            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-            peer = socket.socket()
-            self.check(reactor, self.connect(reactor, peer, port, factory), peer)
-
-    def test_unix(self) -> None:
-        """UNIX sockets, on every reactor."""
-        for reactor in self.reactors():
-            factory = Collecting()
-            with tempfile.TemporaryDirectory() as folder:
-                port = reactor.listenUNIX(f"{folder}/socket", factory)
-                peer = socket.socket(socket.AF_UNIX)
-                self.check(reactor, self.connect(reactor, peer, port, factory), peer)

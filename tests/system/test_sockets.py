@@ -1,0 +1,246 @@
+"""What is done with sockets beside the reactor: written at once, read in rounds."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.pollreactor import PollReactor
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.direct import close_directly, read_directly, writer_of
+from exposr_tx.rounds import Accepted, accept_in_rounds, rounds_of
+from tests.system.harness import PATIENCE
+
+
+class Kept(Protocol):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Failure | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if data == b"fail":
+            raise ValueError("a protocol that fails")
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+
+
+class Collecting(Factory):
+    """Keeps the protocols of its connections, and their transports."""
+
+    def __init__(self) -> None:
+        self.protocols: list[Kept] = []
+
+    @property
+    def transports(self) -> list[Any]:
+        return [protocol.transport for protocol in self.protocols if protocol.transport]
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        self.protocols.append(Kept())
+        return self.protocols[-1]
+
+
+class SocketTests(SynchronousTestCase):
+    """Real sockets on every kind of reactor, whose turns are the test's."""
+
+    def reactors(self) -> list[Any]:
+        """One of each kind."""
+        kinds: list[Callable[[], Any]] = [SelectReactor, PollReactor, EPollReactor]
+        made = [kind() for kind in (*kinds, AsyncioSelectorReactor)]
+        for reactor in made:
+            self.addCleanup(self._end, reactor)
+        return made
+
+    @staticmethod
+    def _end(reactor: Any) -> None:
+        for reader in reactor.removeAll():
+            reader.connectionLost(Failure(ConnectionDone()))
+        if isinstance(reactor, AsyncioSelectorReactor):
+            reactor._asyncioEventloop.close()
+
+    def connect(self, reactor: Any, peer: socket.socket, port: Any, factory: Collecting) -> Any:
+        """A transport of Twisted's whose other end is ``peer``."""
+        where = port.getHost()
+        peer.settimeout(PATIENCE)
+        self.addCleanup(peer.close)
+        name = getattr(where, "name", None)
+        peer.connect(name if name is not None else (where.host, where.port))
+        while not factory.transports:
+            reactor.iterate(0.01)
+        port.stopListening()
+        return factory.transports[0]
+
+
+class DirectWriteTests(SocketTests):
+    """Writing to a socket without waiting for the reactor: what has arrived before its next turn
+    did not need one."""
+
+    def check(self, reactor: Any, transport: Any, peer: socket.socket) -> None:
+        """What fits arrives at once, the rest in its turn and in order."""
+        write = writer_of(transport)
+        write(b"hello")
+        self.assertEqual(peer.recv(100), b"hello")
+        sent = b"".join(bytes([number]) * 1_000_000 for number in range(4))
+        write(sent)
+        write(b"end")
+        received = b""
+        peer.settimeout(0)
+        while len(received) < len(sent) + 3:
+            reactor.iterate(0)
+            try:
+                received += peer.recv(1 << 20)
+            except BlockingIOError:
+                pass
+        self.assertEqual(received, sent + b"end")
+
+    def test_tcp(self) -> None:
+        """TCP, on every reactor."""
+        for reactor in self.reactors():
+            factory = Collecting()
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            peer = socket.socket()
+            self.check(reactor, self.connect(reactor, peer, port, factory), peer)
+
+    def test_unix(self) -> None:
+        """UNIX sockets, on every reactor."""
+        for reactor in self.reactors():
+            factory = Collecting()
+            with tempfile.TemporaryDirectory() as folder:
+                port = reactor.listenUNIX(f"{folder}/socket", factory)
+                peer = socket.socket(socket.AF_UNIX)
+                self.check(reactor, self.connect(reactor, peer, port, factory), peer)
+
+
+class RoundsTests(SocketTests):
+    """Connections that are read in rounds, on every reactor."""
+
+    def both(self, reactor: Any, accepted: bool) -> tuple[socket.socket, Any, Kept]:
+        """A peer's socket, and a connection that is read in rounds, from its beginning or later."""
+        factory = Collecting()
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        if accepted:
+            accept_in_rounds(port)
+        peer = socket.socket()
+        transport = self.connect(reactor, peer, port, factory)
+        self.assertIs(isinstance(transport, Accepted), accepted)
+        read_directly(transport, factory.protocols[0].dataReceived)
+        return peer, transport, factory.protocols[0]
+
+    def each(self) -> list[tuple[Any, socket.socket, Any, Kept]]:
+        """One connection of each kind on each reactor."""
+        kinds = [(reactor, accepted) for reactor in self.reactors() for accepted in (True, False)]
+        return [(reactor, *self.both(reactor, accepted)) for reactor, accepted in kinds]
+
+    def until(self, reactor: Any, holds: Callable[[], object]) -> None:
+        for _ in range(200):
+            if holds():
+                return
+            reactor.iterate(0.01)
+        self.fail("it does not come to pass")
+
+    def test_received(self) -> None:
+        """What the peer sends arrives, and its end is a clean one; then nothing is left behind."""
+        connections = self.each()
+        for reactor, peer, _, protocol in connections:
+            peer.sendall(b"hello")
+            self.until(reactor, lambda p=protocol: p.received == b"hello")  # type: ignore[misc]
+            peer.close()
+            self.until(reactor, lambda p=protocol: p.lost)  # type: ignore[misc]
+            assert protocol.lost is not None
+            self.assertTrue(protocol.lost.check(ConnectionDone))
+        for reactor, *_ in connections:
+            self.assertEqual(repr(rounds_of(reactor)), "<Rounds 0 of 0 connections read>")
+            self.assertNotIn(rounds_of(reactor), reactor.getReaders())
+
+    def test_reset(self) -> None:
+        """A peer that resets the connection has not ended it."""
+        for reactor, peer, _, protocol in self.each():
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            peer.close()
+            self.until(reactor, lambda p=protocol: p.lost)  # type: ignore[misc]
+            assert protocol.lost is not None
+            self.assertTrue(protocol.lost.check(ConnectionLost))
+
+    def test_paused(self) -> None:
+        """A transport that is paused is not read, until it goes on."""
+        for reactor, peer, transport, protocol in self.each():
+            transport.pauseProducing()
+            peer.sendall(b"later")
+            for _ in range(5):
+                reactor.iterate(0.01)
+            self.assertEqual(protocol.received, b"")
+            transport.resumeProducing()
+            self.until(reactor, lambda p=protocol: p.received == b"later")  # type: ignore[misc]
+
+    def test_handed_over(self) -> None:
+        """Who takes a connection over gets what comes from then on."""
+        for reactor, peer, transport, protocol in self.each():
+            other = Kept()
+            read_directly(transport, other.dataReceived)
+            peer.sendall(b"yours")
+            self.until(reactor, lambda o=other: o.received == b"yours")  # type: ignore[misc]
+            self.assertEqual(protocol.received, b"")
+
+    def test_failing_protocol(self) -> None:
+        """A protocol that fails loses its connection; another one goes on."""
+        for reactor in self.reactors():
+            bad, _, failing = self.both(reactor, accepted=True)
+            good, _, going_on = self.both(reactor, accepted=True)
+            bad.sendall(b"fail")
+            self.until(reactor, lambda p=failing: p.lost)  # type: ignore[misc]
+            self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+            good.sendall(b"hello")
+            self.until(reactor, lambda p=going_on: p.received == b"hello")  # type: ignore[misc]
+
+    def test_end_of_round(self) -> None:
+        """What is asked for in a round happens at its end, outside of one in the next turn."""
+        for reactor, peer, transport, _ in self.each():
+            rounds, calls = rounds_of(reactor), list[str]()
+
+            def received(data: bytes, rounds: Any = rounds, calls: Any = calls) -> None:
+                rounds.at_end(lambda: calls.append("end"))
+                calls.append("received")
+
+            read_directly(transport, received)
+            peer.sendall(b"x")
+            self.until(reactor, lambda c=calls: len(c) == 2)  # type: ignore[misc]
+            self.assertEqual(calls, ["received", "end"])
+            rounds.at_end(lambda c=calls: c.append("later"))  # type: ignore[misc]
+            self.assertEqual(len(calls), 2)
+            self.until(reactor, lambda c=calls: len(c) == 3)  # type: ignore[misc]
+
+    def test_closed_directly(self) -> None:
+        """What was written arrives before the end, and the end is a clean one."""
+        for reactor, peer, transport, protocol in self.each():
+            writer_of(transport)(b"goodbye")
+            self.assertTrue(close_directly(transport))
+            self.assertFalse(close_directly(transport))
+            self.assertIsNone(protocol.lost)
+            self.until(reactor, lambda p=protocol: p.lost)  # type: ignore[misc]
+            self.assertEqual(peer.recv(100) + peer.recv(100), b"goodbye")
+
+    def test_not_closed_directly(self) -> None:
+        """While something waits for room, a connection is closed the usual way."""
+        for _, _, transport, _ in self.each():
+            writer_of(transport)(bytes(32 << 20))
+            self.assertFalse(close_directly(transport))
+
+    def test_reactor_stops(self) -> None:
+        """When the reactor ends, so do the connections that it did not know of."""
+        for reactor, _, _, protocol in self.each():
+            if rounds_of(reactor) in reactor.getReaders():
+                reactor.removeReader(rounds_of(reactor))
+                rounds_of(reactor).connectionLost(Failure(ConnectionLost()))
+                assert protocol.lost is not None
