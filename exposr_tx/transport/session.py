@@ -306,7 +306,7 @@ class Session:
 
     def _pinged(self, event: Pinged) -> None:
         if not self._over:
-            # What waits for the end of the turn has no bearing on it, and would count as delay.
+            # What waits for the end of the round has no bearing on it, and would count as delay.
             self.connection.send_now(event.message)
             self.replied(len(event.message))
 
