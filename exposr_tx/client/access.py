@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 
 from twisted.python.usage import UsageError
 
-from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
+from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
 from exposr_tx.client.options import ExposrOptions
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import BadInput
 
 __all__ = ["Access"]
-
-#: Bytes of an account file that are looked at.
-MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +87,4 @@ class Access:
             return StoredAccount(self.number)
         if not self.file:
             return self.accounts.account(self.server)
-        try:
-            with open(self.file, encoding="utf-8") as stream:
-                lines = [line.strip() for line in stream.read(MOST).splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{self.file_option} {self.file!r}: cannot be read: {error}") from None
-        number = next((line for line in lines if line and not line.startswith("#")), "")
-        if not number:
-            raise BadInput(f"{self.file_option} {self.file!r}: holds no account number")
-        return StoredAccount(number)
+        return account_in(self.file, self.file_option)

@@ -18,12 +18,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 from exposr_tx.errors import BadInput
 
-__all__ = ["AccountsFile", "StoredAccount", "server_key"]
+__all__ = ["AccountsFile", "StoredAccount", "account_in", "server_key"]
 
 #: Readable and writable by its owner only.
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 HEADER = "# Accounts of exposr, by server. An account number is its own password: keep this file.\n"
+#: Bytes of a file with one account that are looked at.
+MOST = 4096
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -133,3 +135,20 @@ class AccountsFile:
         except BaseException:
             os.unlink(name)
             raise
+
+
+def account_in(path: str, option: str) -> StoredAccount:
+    """The account whose number a file holds, in its first line that is no comment.
+
+    :param option: what the file was given by, for errors.
+    :raises BadInput: the file cannot be read, or holds none.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            lines = [line.strip() for line in stream.read(MOST).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{option} {path!r}: cannot be read: {error}") from None
+    number = next((line for line in lines if line and not line.startswith("#")), "")
+    if not number:
+        raise BadInput(f"{option} {path!r}: holds no account number")
+    return StoredAccount(number)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
 import exposr_tx
-from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
+from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import Events, TunnelEndpoint, TunnelPort
@@ -247,16 +247,7 @@ class Script:
             return self._accounts.account(self._rest.server)
         if sources[0] == "account":
             return StoredAccount(str(options["account"]).strip())
-        path = str(options["account-file"])
-        try:
-            with open(path, encoding="utf-8") as stream:
-                lines = [line.strip() for line in stream.read(4096).splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{given['account-file']} {path!r}: cannot be read: {error}") from None
-        number = next((line for line in lines if line and not line.startswith("#")), "")
-        if not number:
-            raise BadInput(f"{given['account-file']} {path!r}: holds no account number")
-        return StoredAccount(number)
+        return account_in(str(options["account-file"]), given["account-file"])
 
     async def _once(self, name: str, command: Command) -> None:
         commands = Commands(
