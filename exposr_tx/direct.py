@@ -17,9 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
-from twisted.python.failure import Failure
 
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
@@ -88,7 +87,5 @@ def close_directly(transport: Any) -> bool:
         return False
     transport.stopReading()
     transport.disconnecting = True
-    rounds_of(transport.reactor).at_end(
-        partial(transport.connectionLost, Failure(ConnectionDone()))
-    )
+    rounds_of(transport.reactor).at_end(partial(transport.connectionLost, connectionDone))
     return True

@@ -17,8 +17,9 @@ from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection, Port, Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -76,7 +77,7 @@ class Reader:
     def ended(self) -> None:
         """The peer sends no more."""
         self.stop()
-        self.transport.readConnectionLost(Failure(ConnectionDone()))
+        self.transport.readConnectionLost(connectionDone)
 
     def broken(self, reason: BaseException) -> None:
         """The connection, or who receives from it, has failed."""
