@@ -32,9 +32,8 @@ def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
         another protocol takes the connection over.
     """
     if isinstance(transport, Connection):
-        # Twisted pauses its producer at the same size.
-        transport.bufferSize = READ_SIZE
-        rounds_of(transport.reactor).read(transport, receive)
+        if not rounds_of(transport.reactor).read(transport, receive):
+            transport.bufferSize = READ_SIZE  # Twisted pauses its producer at the same size
 
 
 def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
