@@ -31,9 +31,10 @@ def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
     :param receive: the ``dataReceived`` of the transport's protocol; to be told again when
         another protocol takes the connection over.
     """
-    if isinstance(transport, Connection):
-        if not rounds_of(transport.reactor).read(transport, receive):
-            transport.bufferSize = READ_SIZE  # Twisted pauses its producer at the same size
+    if isinstance(transport, Connection) and not rounds_of(transport.reactor).read(
+        transport, receive
+    ):
+        transport.bufferSize = READ_SIZE  # Twisted pauses its producer at the same size
 
 
 def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
