@@ -1,6 +1,8 @@
-# The server (default) and the client, each as an image without shell tools of its own:
+# The server (default), the client, and backstream's commands, each as an image without shell
+# tools of its own:
 #   docker build -t exposr-server .
 #   docker build -t exposr --target client .
+#   docker build -t backstream --target backstream .
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/exposr
@@ -20,6 +22,13 @@ USER 10001
 
 FROM runtime AS client
 ENTRYPOINT ["exposr"]
+
+FROM runtime AS backstream
+COPY --from=build /opt/exposr/bin/backstream /backstream
+ENV BACKSTREAM_ADDR=0.0.0.0:8000 \
+    BACKSTREAM_LOG_FORMAT=json
+EXPOSE 8000
+ENTRYPOINT ["/backstream"]
 
 FROM runtime AS server
 # Only this folder is ever written to, and only with EXPOSR_STORAGE_URL=sqlite://exposr.db

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-__all__ = ["Draining", "Drains", "Transport"]
+__all__ = ["Draining", "Drains", "Transport", "Transports"]
 
 #: Seconds between two looks at what is still running.
 LOOK: Final = 0.05
@@ -62,6 +62,34 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End them all, with code 1001."""
+
+
+class Transports:
+    """Several kinds of clients' connections as one."""
+
+    def __init__(self, transports: Sequence[Transport]) -> None:
+        self._transports = transports
+
+    @property
+    def draining(self) -> bool:
+        return any(transport.draining for transport in self._transports)
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        for transport in self._transports:
+            transport.draining = value
+
+    @property
+    def upstreams(self) -> Collection[Slot]:
+        return [upstream for transport in self._transports for upstream in transport.upstreams]
+
+    def go_away(self) -> None:
+        for transport in self._transports:
+            transport.go_away()
+
+    def close(self) -> None:
+        for transport in self._transports:
+            transport.close()
 
 
 class Draining:

@@ -85,11 +85,12 @@ class LogOutput:
     ``twistd`` may fork in between.
 
     :param path: a file, opened for appending; None is standard output.
+    :param fd: in place of standard output.
     """
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, fd: int = 1) -> None:
         self._path = path
-        self._fd = 1 if path is None else _opened(path)
+        self._fd = fd if path is None else _opened(path)
         self._lines: deque[bytes] = deque()
         self._lost = 0
         self._torn = False

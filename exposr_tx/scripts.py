@@ -1,8 +1,8 @@
 """Console scripts: where a process begins that is not ``twistd``.
 
 ``exposr`` hands over to ``client/script.py``, or, for ``admin … --storage-url``,
-works on a server's storage itself. What a command does not need is not
-imported: ``exposr --help`` is to answer at once.
+works on a server's storage itself; ``backstream`` to ``backstream/script.py``.
+What a command does not need is not imported: ``exposr --help`` is to answer at once.
 """
 
 # ruff: noqa: PLC0415
@@ -20,7 +20,7 @@ from twisted.python.usage import UsageError
 
 from exposr_tx.client.options import Command, ExposrOptions
 
-__all__ = ["exposr"]
+__all__ = ["backstream", "exposr"]
 
 USAGE = 2
 
@@ -30,6 +30,15 @@ def exposr() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
+
+
+def backstream() -> NoReturn:
+    """The script ``backstream``."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    from exposr_tx.backstream.script import main as run
+
+    sys.exit(run(sys.argv[1:], os.environ, sys.stderr))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

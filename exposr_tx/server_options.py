@@ -7,6 +7,7 @@ by name, with a remedy. Sources: protocols/exposr.md H.1 and the contract.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from exposr_tx.options import (
 
 __all__ = ["Options"]
 
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\]")
 LOG_LEVELS = ("all", "trace", "debug", "info", "warn", "error", "fatal", "off")
 
 #: Options whose feature this version lacks: they accept their default and refuse the rest.
@@ -72,6 +74,14 @@ _WITHOUT_EFFECT = frozenset(
 def proxy(text: str) -> str:
     """A network, or ``unix`` for whoever connects to a UNIX socket."""
     return text if text == "unix" else str(network(text))
+
+
+def host_name(text: str) -> str:
+    """A host without scheme and port, in lower case."""
+    host = text.strip().lower().removesuffix(".")
+    if not _HOST.fullmatch(host):
+        raise ValueError("must be a host like app.example.com, without scheme and port")
+    return host
 
 
 def admin_interface(text: str) -> str:
@@ -148,6 +158,13 @@ class Options(EnvironOptions):
             None,
             "Base URL of the tunnels' public names; http://localhost:PORT by default.",
             url("http", "https"),
+        ],
+        [
+            "backstream",
+            None,
+            None,
+            "Host of HTTP ingress that is backstream's: any backstream client serves it.",
+            host_name,
         ],
         ["ingress-http-port", None, 8080, "Another port for HTTP ingress.", port],
         ["ingress-tcp-ports", None, None, "Ports for TCP ingress, like 20000-20100.", port_range],
@@ -304,6 +321,8 @@ class Options(EnvironOptions):
             raise self.error("ingress", "tcp needs ports: --ingress-tcp-ports 20000-20100")
         if ports is not None and not wanted:
             raise self.error("ingress-tcp-ports", "needs --ingress http,tcp")
+        if self["backstream"] and "http" not in self["ingress"]:
+            raise self.error("backstream", "needs --ingress http")
         for name in ("ingress", "transport"):
             if not self[name]:
                 raise self.error(name, "must name one kind at least")

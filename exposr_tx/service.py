@@ -184,6 +184,7 @@ class ServerService(Service):
     :param ready_file: a path for the addresses, or None.
     :param pid_file: what ``twistd`` wrote, to be removed when starting fails.
     :param set_signal: ``signal.signal``.
+    :param program: what stands before an error's line.
     """
 
     log = Logger()
@@ -199,7 +200,9 @@ class ServerService(Service):
         ready_file: str | None = None,
         pid_file: str = "",
         set_signal: Callable[[int, Callable[[int, Any], None]], object] = signal.signal,
+        program: str = "twistd exposr",
     ) -> None:
+        self._program = program
         self._reactor = reactor
         self._doors = doors
         self._build = build
@@ -305,7 +308,7 @@ class ServerService(Service):
         if not isinstance(problem, (ExposrError, OSError)):
             self.log.failure("the server cannot start", failure, event="start")
         # twistd has replaced sys.stderr by its log.
-        print(f"twistd exposr: {problem}", file=sys.__stderr__, flush=True)
+        print(f"{self._program}: {problem}", file=sys.__stderr__, flush=True)
         self._failed = True
         close_all(self._doors)
         if self._reactor.running:

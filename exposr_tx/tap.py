@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,8 +23,9 @@ from exposr_tx.accesslog import AccessLog, route
 from exposr_tx.accounts import Accounts
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
-from exposr_tx.draining import Draining
+from exposr_tx.draining import Draining, Transports
 from exposr_tx.errors import ExposrError, PermissionDenied, TunnelNotFound
+from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
@@ -35,7 +37,8 @@ from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.storage import open_storage
-from exposr_tx.transport.websocket import WebsocketEndpoint
+from exposr_tx.transport.backstream import Clients
+from exposr_tx.transport.websocket import BackstreamEndpoint, WebsocketEndpoint
 from exposr_tx.tunnels import Tunnel, Tunnels
 from exposr_tx.wire.http1 import Limits
 from exposr_tx.wire.native import SUBPROTOCOL
@@ -106,7 +109,8 @@ class Rooms:
             storage,
             time.time,
             accounts.is_active,
-            reserved=_own_labels(ingress_url, api_host),
+            reserved=_own_labels(ingress_url, api_host)
+            | _own_labels(ingress_url, options["backstream"]),
             tcp_ports=options["ingress-tcp-ports"],
             expire=options["tunnel-expire"],
         )
@@ -150,8 +154,19 @@ class Rooms:
         }
         deadlines = Deadlines(reactor)
 
+        transports: list[WebsocketEndpoint] = [transport]
+        kind: Callable[..., HTTPIngressFactory] = HTTPIngressFactory
+        if options["backstream"]:
+            clients = Clients()
+            others = BackstreamEndpoint(clients, reactor, options["limit-streams"])
+            transports.append(others)
+            kind = partial(
+                BackstreamIngressFactory,
+                backstream=Backstream(clients, others, options["backstream"]),
+            )
+
         def http_ingress(roles: tuple[str, ...]) -> HTTPIngressFactory:
-            return HTTPIngressFactory(
+            return (kind if "ingress" in roles else HTTPIngressFactory)(
                 reactor,
                 deadlines,
                 routes=Routes(hosts if "ingress" in roles else None, self._switchboard, api_host),
@@ -173,7 +188,7 @@ class Rooms:
             visitors=lambda: (
                 sum(len(http.connections) for http in https.values()) + self._tcp.visitors
             ),
-            transport=transport,
+            transport=Transports(transports),
             delay=options["drain-delay"],
             grace=options["grace-period"],
         )

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.backstream.options import ClientOptions, ServeOptions
 from exposr_tx.client.options import ExposrOptions
 from exposr_tx.client.settings import SETTINGS
 from exposr_tx.server_options import Options
@@ -62,6 +63,11 @@ class ReferenceTests(SynchronousTestCase):
     def test_client(self) -> None:
         """Every option of the client's commands is on its page, and no other one."""
         self.assertEqual(documented("client.md"), dict(taken(ExposrOptions)))
+
+    def test_backstream(self) -> None:
+        """Every flag of backstream's commands is on its page, and no other one."""
+        flags = {**dict(taken(ClientOptions)), **dict(taken(ServeOptions))}
+        self.assertEqual(documented("backstream.md"), {**flags, "header": ("H", "–")})
 
     def test_settings(self) -> None:
         """Every key of tunnel configure is on the client's page."""

@@ -43,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "scripts": SERVER | {"client", "options"},
+    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "options"},
+    "scripts": SERVER | {"backstream", "client", "options"},
     "testing": SERVER | SERVER_EDGE | {"client", "options"},
 }
 #: What only some rooms may import from outside.

@@ -48,6 +48,7 @@ class Rules:
     :ivar host_header: ``target``, ``preserve``, a host, or empty for what ``rewrite`` says.
     :ivar replace: fields to set; an empty value removes.
     :ivar rewrite: lower-case names of fields in which the visitor's host becomes the target's.
+    :ivar query: for requests that have none.
     """
 
     scheme: bytes
@@ -55,6 +56,7 @@ class Rules:
     host_header: bytes = b""
     replace: tuple[tuple[bytes, bytes], ...] = ()
     rewrite: frozenset[bytes] = field(default_factory=frozenset)
+    query: bytes = b""
 
     def host(self, request: Request) -> bytes:
         """The Host that the target gets, before ``replace``."""
@@ -131,7 +133,10 @@ class RequestRewriter:
         if not any(name.lower() == b"host" for name, _value in fields):
             fields.insert(0, (b"Host", request.authority))  # HTTP/1.1 cannot do without
         fields += self._framing(request)
-        lines = [b"%b %b HTTP/1.1" % (request.method, request.target)]
+        target = request.target
+        if rules.query and b"?" not in target:
+            target = b"%b?%b" % (target, rules.query)
+        lines = [b"%b %b HTTP/1.1" % (request.method, target)]
         lines += [b"%b: %b" % pair for pair in fields]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 

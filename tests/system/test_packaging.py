@@ -85,7 +85,11 @@ class DockerfileTests(SynchronousTestCase):
         self.assertEqual(server["command"], ["twistd", "-n", "--pidfile=", "exposr"])
         self.assertEqual(client["command"], ["exposr"])
         self.assertEqual(server["env"]["EXPOSR_ADMIN_ENABLE"], "true")  # type: ignore[index]
-        for stage in (server, client):
+        backstream = found["backstream"]
+        self.assertEqual(backstream["command"], ["/backstream"])
+        variables = {"BACKSTREAM_ADDR": "0.0.0.0:8000", "BACKSTREAM_LOG_FORMAT": "json"}
+        self.assertEqual({**variables, **backstream["env"]}, backstream["env"])  # type: ignore[dict-item]
+        for stage in (server, client, backstream):
             self.assertNotIn(stage.get("user", "root"), ("root", "0"))
 
 
@@ -138,6 +142,20 @@ class InstalledTests(SynchronousTestCase):
         return Process(
             self, [str(self.scripts / first), *arguments], {**plain, **(variables or {})}, cwd
         )
+
+    def test_backstream(self) -> None:
+        """The image's entry point and environment, run as a plain command line; and twistd."""
+        stage = stages((ROOT / "Dockerfile").read_text())["backstream"]
+        variables = dict(stage["env"])  # type: ignore[call-overload]
+        del variables["PATH"]
+        variables["BACKSTREAM_ADDR"] = variables["BACKSTREAM_ADDR"].replace(":8000", ":0")
+        (entry,) = stage["command"]  # type: ignore[misc]
+        serve = self.run_installed([entry.strip("/"), "serve"], variables)
+        line = json.loads(serve.wait_for_line(".*Start server.*")[0])
+        self.assertRegex(line["addr"], r"^0\.0\.0\.0:\d+$")
+        self.assertEqual(serve.stop(), 0)
+        listed = self.run_installed(["twistd", "--help"])
+        listed.wait_for_line(r"^ +backstream +A reverse-tunnel server")
 
     def test_contents(self) -> None:
         """The wheel has the package, its types and the plugin, and nothing of the tests."""

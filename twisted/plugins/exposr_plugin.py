@@ -22,6 +22,13 @@ exposr = ServiceMaker(
     "exposr",
 )
 
+backstream = ServiceMaker(
+    "backstream",
+    "exposr_tx.backstream.server",
+    "A reverse-tunnel server for one tunnel, by backstream's flags.",
+    "backstream",
+)
+
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class ServerString:

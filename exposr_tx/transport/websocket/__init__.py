@@ -14,6 +14,11 @@ from exposr_tx.transport.websocket.attachment import (
     AttachRefused,
     ClientConnection,
 )
+from exposr_tx.transport.websocket.backstream import (
+    BackstreamEndpoint,
+    JsonConnection,
+    connect_backstream,
+)
 from exposr_tx.transport.websocket.carrier import Lost
 from exposr_tx.transport.websocket.client import ConnectFailed, UpgradeRefused, connect
 from exposr_tx.transport.websocket.server import WebsocketEndpoint
@@ -25,11 +30,14 @@ __all__ = [
     "AttachFailed",
     "AttachRefused",
     "Attachment",
+    "BackstreamEndpoint",
     "ClientConnection",
     "ConnectFailed",
+    "JsonConnection",
     "Lost",
     "UpgradeRefused",
     "WebsocketEndpoint",
     "WebsocketUpstream",
     "connect",
+    "connect_backstream",
 ]

@@ -57,8 +57,8 @@ class UpgradeRefused(ConnectFailed):
         self.error = error
 
 
-class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
-    factory: _ClientFactory
+class ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
+    factory: ClientFactory
 
     def _actuallyStartHandshake(self, request_options: Any) -> None:
         # Ours, because autobahn's writes Host with a default port and IPv6 without brackets.
@@ -121,12 +121,12 @@ class _ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
         self.factory.ended(self.ending(code))
 
 
-class _ClientFactory(WebSocketClientFactory):
+class ClientFactory(WebSocketClientFactory):
     """For one connection."""
 
     log = Silence()
     noisy = False
-    protocol = _ClientProtocol  # type: ignore[assignment]
+    protocol = ClientProtocol  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -148,18 +148,18 @@ class _ClientFactory(WebSocketClientFactory):
         self.fields = headers
         self.refusal: UpgradeRefused | None = None
         self.opened: Deferred[ClientConnection] = Deferred(self._cancelled)
-        self.websocket: _ClientProtocol | None = None
-        self._lost: Deferred[Lost] = Deferred()
+        self.websocket: ClientProtocol | None = None
+        self.lost: Deferred[Lost] = Deferred()
         self._streams = streams
         self._clock = clock
         self._max_streams = max_streams
         self.offers_native = offers_native
         self._leaving: Deferred[None] = Deferred()
-        self.connection = ClientConnection(self._lost, self._leaving)
+        self.connection = ClientConnection(self.lost, self._leaving)
         self._batched_timer = Timers(clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **limits())
 
-    def make_session(self, protocol: _ClientProtocol) -> Session:
+    def make_session(self, protocol: ClientProtocol) -> Session:
         return Session(
             protocol,
             NativeMux(is_server=False) if protocol.native else MuxV2(opener=False),
@@ -178,8 +178,8 @@ class _ClientFactory(WebSocketClientFactory):
     def ended(self, lost: Lost) -> None:
         if not self.opened.called:
             self.opened.errback(self.refusal or ConnectFailed(lost.reason))
-        elif not self._lost.called:
-            self._lost.callback(lost)
+        elif not self.lost.called:
+            self.lost.callback(lost)
 
     def _cancelled(self, _: object) -> None:
         if self.websocket is not None:
@@ -206,7 +206,7 @@ def connect(
         with, with UpgradeRefused, or with ConnectFailed; may be cancelled.
     :raises ValueError: the URL is none of a websocket.
     """
-    websocket = _ClientFactory(url, factory, clock, headers or {}, max_streams, offers_native)
+    websocket = ClientFactory(url, factory, clock, headers or {}, max_streams, offers_native)
 
     def connected(protocol: Any) -> Deferred[ClientConnection]:
         websocket.websocket = protocol

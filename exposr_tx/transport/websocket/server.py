@@ -40,7 +40,7 @@ _DECLINED: Final = re.compile(
 )
 
 
-class _ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
+class ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
     """A client's connection on the server."""
 
     peer_masks = True
@@ -90,9 +90,9 @@ class _ServerFactory(WebSocketServerFactory):
         )
         # Autobahn gives each protocol a copy of every option, and prints them all for a log that
         # nobody reads: 2 KB and a fifth of the time that it takes to accept a client.
-        options = {name: getattr(self, name) for name in _ServerProtocol.CONFIG_ATTRS}
-        self.build: type[_ServerProtocol] = type(
-            "ServerProtocol", (_ServerProtocol,), {**options, "CONFIG_ATTRS": ()}
+        options = {name: getattr(self, name) for name in ServerProtocol.CONFIG_ATTRS}
+        self.build: type[ServerProtocol] = type(
+            "ServerProtocol", (ServerProtocol,), {**options, "CONFIG_ATTRS": ()}
         )
 
 

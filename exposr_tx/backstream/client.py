@@ -1,0 +1,208 @@
+"""``backstream client``: keeps one connection to a server open and serves what comes by it.
+
+Where the server is ours the native dialect carries streams, each joined with a
+connection to the destination; a Go server sends JSON, and each message becomes an
+exchange. A lost connection is made again until somebody ends the program; only
+a server that answers 403 ends it too.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from exposr_tx.backstream.log import Log
+from exposr_tx.backstream.options import ClientOptions
+from exposr_tx.client.backoff import Backoff
+from exposr_tx.client.exchanges import Destination, Exchanges
+from exposr_tx.client.forward import Forward
+from exposr_tx.client.rewriting import Rules
+from exposr_tx.client.target import parse_target
+from exposr_tx.client.trust import Trust
+from exposr_tx.errors import ExposrError
+from exposr_tx.transport.connection import Lost
+from exposr_tx.transport.websocket import JsonConnection, UpgradeRefused, connect_backstream
+from exposr_tx.wire.backstream import RequestMessage
+
+__all__ = ["BackstreamClient"]
+
+#: Seconds for a TCP connection to each of the server's addresses.
+CONNECT_TIMEOUT: Final = 10.0
+#: Streams open at once.
+MAX_STREAMS: Final = 4096
+FORBIDDEN: Final = 403
+_WEBSOCKET: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+
+class _Lines:
+    """What exchanges tell, in lines."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def asked(self, message: RequestMessage) -> None:
+        self._log.debug("received message", id=message.id, path=message.path, method=message.method)
+
+    def answering(self, message: RequestMessage, code: int) -> None:
+        self._log.info(
+            "sending response", id=message.id, code=code, path=message.path, method=message.method
+        )
+
+    def failed(self, message: RequestMessage, error: str) -> None:
+        self._log.error("failed to send request to the destination", id=message.id, error=error)
+
+
+class BackstreamClient:
+    """One run of the command.
+
+    :param random: the jitter's.
+    :ivar stopped: whether it was asked to stop.
+    """
+
+    def __init__(self, reactor: Any, options: ClientOptions, log: Log, random: Random) -> None:
+        source = urlsplit(options["src"])
+        secure = source.scheme in ("https", "wss")
+        after = options["src"].split("://", 1)[1].partition("#")[0]
+        self._url = f"{_WEBSOCKET[source.scheme]}://{after}"
+        self._reactor = reactor
+        self._log = log
+        self._random = random
+        self._headers = list(options.headers)
+        self._connections: set[Any] = set()
+        self._waiting: Deferred[Any] | None = None
+        self._down = ""
+        self.stopped = False
+
+        host = source.hostname or ""
+        port = source.port or (443 if secure else 80)
+        endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+        if secure:
+            trust = Trust(options["server-ca"], not options["insecure-server"])
+            endpoint = wrapClientTLS(trust.connection_creator(host), endpoint)
+        self._server = endpoint
+
+        # Only what a connection needs: path and query of the destination are no part of it.
+        there = urlsplit(options["dst"])
+        target = parse_target(f"{there.scheme}://{there.netloc}")
+        connector = target.endpoint(
+            reactor, Trust(options["target-ca"], not options["insecure"], "--target-ca")
+        )
+        rules = Rules(
+            there.scheme.encode(),
+            target.authority.encode("ascii"),
+            b"target",
+            query=there.query.encode(),
+        )
+        self._forward = Forward(connector.connect, self._destination_failed, lambda: rules)
+        self._destination = Destination(connector.connect, target.authority, there.query)
+
+    def __repr__(self) -> str:
+        return f"<BackstreamClient {len(self._connections)} connections>"
+
+    def start(self) -> Deferred[int]:
+        """Connect, again and again; fires with the exit status."""
+        return Deferred.fromCoroutine(self._run())
+
+    def stop(self) -> None:
+        """End in good order: what SIGINT and SIGTERM ask for."""
+        if not self.stopped:
+            self.stopped = True
+            self._log.info("Quit signal received")
+        for connection in list(self._connections):
+            connection.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _run(self) -> int:
+        backoff = Backoff(self._random)
+        while not self.stopped:
+            began = self._reactor.seconds()
+            try:
+                lost = await self._connected()
+            except CancelledError:
+                continue
+            except UpgradeRefused as refused:
+                if refused.http_status == FORBIDDEN:
+                    self._log.error("failed to run app", error=str(refused))
+                    return 1
+                self._failed(refused)
+            except Exception as error:  # whatever the endpoint fails with
+                self._failed(error)
+            else:
+                if self.stopped:
+                    break
+                why = lost.reason or f"closed with code {lost.code}"
+                self._log.warn("connection to server is lost", url=self._url, error=why)
+            backoff.lasted(self._reactor.seconds() - began)
+            try:
+                await self._wait(deferLater(self._reactor, backoff.next(), lambda: None))
+            except CancelledError:
+                pass
+        for connection in list(self._connections):
+            await connection.lost
+        return 0
+
+    async def _connected(self) -> Lost:
+        """Connect; returns when the connection is lost, or the server is about to end it."""
+        connecting = connect_backstream(
+            self._server,
+            self._url,
+            self._forward,
+            self._reader,
+            self._reactor,
+            self._headers,
+            MAX_STREAMS,
+        )
+        connection = await self._wait(connecting)
+        self._down = ""
+        self._connections.add(connection)
+        self._log.info("connected to server", url=self._url)
+        if isinstance(connection, JsonConnection):
+            self._log.info("waiting for message")
+        over: Deferred[Lost] = Deferred()
+
+        def ended(lost: Lost) -> Lost:
+            self._connections.discard(connection)
+            if not over.called:
+                over.callback(lost)
+            return lost
+
+        def leaving(_: None) -> None:
+            # Its streams go on while there is another connection.
+            if not over.called:
+                over.callback(Lost(1001, "the server is going away", True))
+
+        connection.lost.addCallback(ended)
+        connection.leaving.addCallback(leaving)
+        if self.stopped:
+            connection.close()
+        return await over
+
+    async def _wait(self, deferred: Deferred[Any]) -> Any:
+        """Await something that stopping cancels."""
+        self._waiting = deferred
+        try:
+            return await deferred
+        finally:
+            self._waiting = None
+
+    def _reader(self, connection: JsonConnection) -> Exchanges:
+        return Exchanges(connection, self._destination, self._reactor, _Lines(self._log))
+
+    def _failed(self, error: Exception) -> None:
+        """Once for each kind of failure, not for each attempt."""
+        text = str(error) or type(error).__name__
+        if not isinstance(error, ExposrError):
+            text = f"{type(error).__name__}: {text}"
+        if text != self._down:
+            self._down = text
+            self._log.error("failed to connect to server, trying again", url=self._url, error=text)
+
+    def _destination_failed(self, reason: Failure) -> None:
+        self._log.error("failed to send request to the destination", error=reason.getErrorMessage())

@@ -1,0 +1,244 @@
+"""backstream's log lines, in its words, as text or JSON.
+
+Text is ``HH:MM:SS.mmm LEVEL message key="value" ``, JSON an object with ``time``,
+``level``, ``source``, ``msg`` and the fields. What may be a credential is
+``[REDACTED]`` by its name, and taken out of all other values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from exposr_tx.interfaces import IAccessLog
+from exposr_tx.logs import LogOutput, redact
+
+__all__ = ["AccessLines", "Journal", "Log", "Observer", "log_output"]
+
+_LEVELS: Final = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+_TWISTED: Final = {
+    LogLevel.debug: "debug",
+    LogLevel.info: "info",
+    LogLevel.warn: "warn",
+    LogLevel.error: "error",
+    LogLevel.critical: "error",
+}
+_SECRET: Final = frozenset(
+    {"authorization", "cookie", "proxy-authorization", "set-cookie", "token", "x-api-key"}
+)
+Fields = Mapping[str, Any]
+
+
+def log_output(where: str) -> LogOutput:
+    """Where ``--log-output`` sends lines: ``stdout``, ``-``, ``stderr`` or a file, which is made
+    for its owner only. Raises OSError."""
+    if where in ("stdout", "-", ""):
+        return LogOutput()
+    if where == "stderr":
+        return LogOutput(fd=2)
+    os.close(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    return LogOutput(where)
+
+
+class Log:
+    """Lines of one program.
+
+    :param write: takes one line.
+    :param level: ``debug``, ``info``, ``warn`` or ``error``.
+    :param text: lines for people, rather than JSON.
+    :param stack: whether text lines of errors are followed by where they come from.
+    :param now: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        level: str,
+        text: bool,
+        stack: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._write = write
+        self._least = _LEVELS[level]
+        self._is_text = text
+        self._stack = stack
+        self._now = now
+
+    def debug(self, message: str, **fields: Any) -> None:
+        self.line("debug", message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        self.line("info", message, fields)
+
+    def warn(self, message: str, **fields: Any) -> None:
+        self.line("warn", message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        self.line("error", message, fields)
+
+    def line(
+        self, level: str, message: str, fields: Fields, trace: str = "", source: str = ""
+    ) -> None:
+        """Write one line, if its level is wanted.
+
+        :param trace: a traceback.
+        :param source: the module where it comes from, where that is not the caller.
+        """
+        if _LEVELS[level] < self._least:
+            return
+        shown = {name: _shown(name, value) for name, value in fields.items()}
+        frame = sys._getframe(2)
+        where = (source or frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno)
+        if source:
+            where = (source, "", 0)
+        if self._is_text:
+            self._write(self._text(level, redact(message), shown, trace, where))
+        else:
+            self._write(self._json(level, redact(message), shown, where))
+
+    def _text(
+        self,
+        level: str,
+        message: str,
+        fields: dict[str, Any],
+        trace: str,
+        where: tuple[str, str, int],
+    ) -> bytes:
+        moment = datetime.fromtimestamp(self._now())
+        place = ""
+        if self._least == 0:
+            place = f"[{PurePath(where[1]).name or where[0]}:{where[2]}] "
+        parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {level.upper()} {place}"]
+        parts.append(_one_line(message) + " ")
+        for name, value in fields.items():
+            is_plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+            text = str(value) if is_plain else json.dumps(value, ensure_ascii=False)
+            parts.append(f"{name}={text} ")
+        line = "".join(parts) + "\n"
+        if trace and self._stack:
+            line += "".join(f"\t{_one_line(row)}\n" for row in redact(trace).splitlines())
+        return line.encode("utf-8", "backslashreplace")
+
+    def _json(
+        self, level: str, message: str, fields: dict[str, Any], where: tuple[str, str, int]
+    ) -> bytes:
+        moment = datetime.fromtimestamp(self._now(), UTC)
+        line = {
+            "time": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z",
+            "level": level.upper(),
+            "source": {"function": where[0], "file": where[1], "line": where[2]},
+            "msg": message,
+            **fields,
+        }
+        return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name.lower() in _SECRET:
+        return "[REDACTED]"
+    if isinstance(value, (bool, int, float)) or value is None:
+        return value
+    return redact(value if isinstance(value, str) else str(value))
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+@implementer(ILogObserver)
+class Observer:
+    """Twisted's log events in backstream's lines."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        source = str(event.get("log_namespace", ""))
+        kind = event.get("event")
+        if kind == "listening":
+            self._log.line("info", "Start server", {"addr": event["address"]}, "", source)
+            return
+        word = _TWISTED[level]
+        if (word == "info" and not source.startswith("exposr_tx")) or kind == "ready":
+            word = "debug"
+        failure = event.get("log_failure")
+        fields: dict[str, Any] = {}
+        trace = ""
+        if isinstance(failure, Failure):
+            fields["error"] = failure.getErrorMessage()
+            trace = failure.getTraceback()
+        self._log.line(word, formatEvent(event), fields, trace, source)
+
+
+@implementer(IAccessLog)
+class AccessLines:
+    """A line for each request that was answered."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def write(
+        self,
+        method: bytes,
+        host: bytes,
+        path: bytes,
+        status: int,
+        bytes_in: int,
+        bytes_out: int,
+        first_byte_ms: float,
+        last_byte_ms: float,
+        tunnel: bytes,
+        request_id: bytes,
+    ) -> None:
+        if status != 101:
+            self._log.info(
+                "sent HTTP response",
+                id=request_id.decode("latin-1"),
+                method=method.decode("latin-1"),
+                code=status,
+            )
+
+
+def _address(address: IAddress) -> str:
+    host, port = getattr(address, "host", ""), getattr(address, "port", 0)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Journal:
+    """Which clients came and went."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def connected(self, tunnel_id: str, peer: IAddress, connections: int) -> None:
+        self._log.info("connected to WebSocket server", remote=_address(peer), clients=connections)
+
+    def lost(
+        self, tunnel_id: str, peer: IAddress, connections: int, clean: bool, code: int, reason: str
+    ) -> None:
+        self._log.info(
+            "disconnected from WebSocket server",
+            remote=_address(peer),
+            clients=connections,
+            code=code,
+            reason=reason,
+        )
+
+    def refused(self, tunnel_id: str, peer: IAddress, error: Any) -> None:
+        self._log.warn("failed to upgrade", remote=_address(peer), error=str(error))
+
+    def asked(self, id: str, method: str, path: str) -> None:
+        """A request was sent to a client that takes JSON."""
+        self._log.info("sent message", id=id, method=method)

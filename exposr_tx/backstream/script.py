@@ -1,0 +1,97 @@
+"""What the script ``backstream`` does: from a command line to an exit status."""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from random import SystemRandom
+from typing import Any, TextIO
+
+from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
+
+from exposr_tx.backstream.options import ClientOptions, CommandOptions, ServeOptions, command_line
+from exposr_tx.errors import ExposrError
+
+__all__ = ["main"]
+
+SUCCESS, FAILED = 0, 1
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str], err: TextIO) -> int:
+    """Run a command line; its exit status."""
+    try:
+        options = command_line(arguments, environ)
+        return _run(options, err)
+    except (UsageError, ExposrError) as error:
+        err.write(f"backstream: {error}\n")
+        return FAILED
+    except SystemExit as done:  # --help, --version, and a port that is taken
+        return done.code if isinstance(done.code, int) else FAILED
+
+
+def _run(options: CommandOptions, err: TextIO) -> int:
+    from twisted.internet import reactor
+    from twisted.logger import globalLogBeginner
+
+    from exposr_tx.backstream.log import Observer
+    from exposr_tx.backstream.server import logging
+
+    log, output = logging(options)
+    globalLogBeginner.beginLoggingTo([Observer(log)], redirectStandardIO=False)
+    if isinstance(options, ServeOptions):
+        return _serve(reactor, options, log, output)
+    assert isinstance(options, ClientOptions)
+    return _connect(reactor, options, log, output)
+
+
+def _serve(reactor: Any, options: ServeOptions, log: Any, output: Any) -> int:
+    """As ``twistd -n`` would; the service sets the signals and the status by itself."""
+    from exposr_tx.backstream.server import service
+
+    serving = service(options, reactor, log, output, "backstream", "")
+    serving.privilegedStartService()
+    serving.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", serving.stopService)
+    reactor.run()
+    return SUCCESS
+
+
+def _connect(reactor: Any, options: ClientOptions, log: Any, output: Any) -> int:
+    from exposr_tx.backstream.client import BackstreamClient
+    from exposr_tx.memory import keep_freed_memory
+    from exposr_tx.monotonic import use_monotonic_time
+
+    keep_freed_memory()
+    use_monotonic_time(reactor)
+    client = BackstreamClient(reactor, options, log, SystemRandom())
+    output.start()
+    status = FAILED
+
+    def finish(result: int | Failure) -> None:
+        nonlocal status
+        if isinstance(result, Failure):
+            log.error("failed to run app", error=result.getErrorMessage())
+        else:
+            status = result
+        reactor.stop()
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        if client.stopped:
+            os._exit(SUCCESS)
+        reactor.callFromThread(client.stop)
+
+    def begin() -> None:
+        # After the reactor has installed its own.
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: output.reopen())
+        client.start().addBoth(finish)
+
+    reactor.callLater(0, begin)
+    reactor.run()
+    output.stop()
+    return status

@@ -1,0 +1,141 @@
+"""``backstream serve`` and ``twistd backstream``: one port, one tunnel, no accounts.
+
+:func:`makeService` turns options into a service, :class:`Rooms` joins its objects,
+as :mod:`exposr_tx.tap` does for exposr's server.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IProtocolFactory
+
+from exposr_tx.backstream.log import AccessLines, Journal, Log, Observer, log_output
+from exposr_tx.backstream.options import Address, CommandOptions, ServeOptions
+from exposr_tx.deadlines import Deadlines
+from exposr_tx.draining import Draining
+from exposr_tx.errors import ExposrError
+from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
+from exposr_tx.ingress.http import Timeouts
+from exposr_tx.ingress.trust import Trust
+from exposr_tx.logs import LogOutput
+from exposr_tx.memory import collect_rarely, keep_freed_memory
+from exposr_tx.monotonic import use_monotonic_time
+from exposr_tx.service import Door, ServerService, close_all, tcp_door
+from exposr_tx.transport.backstream import Clients
+from exposr_tx.transport.websocket import BackstreamEndpoint
+
+__all__ = ["Options", "Rooms", "makeService", "service"]
+
+Options = ServeOptions
+
+#: Streams open at once on all native clients.
+MAX_STREAMS = 4096
+
+
+class Rooms:
+    """Everything behind the server's door."""
+
+    def __init__(
+        self, options: ServeOptions, reactor: Any, log: Log, doors: Sequence[Door]
+    ) -> None:
+        clients = Clients()
+        journal = Journal(log)
+        transport = BackstreamEndpoint(clients, reactor, MAX_STREAMS, journal, journal.asked)
+        self._ingress = BackstreamIngressFactory(
+            reactor,
+            Deadlines(reactor),
+            backstream=Backstream(clients, transport, None, options["code"]),
+            routes=None,
+            api=None,
+            takeover=None,
+            access_log=AccessLines(log),
+            trust=Trust(options["trusted-proxy"]),
+            node_id=secrets.token_hex(20),
+            timeouts=Timeouts(response=options["ingress-timeout"]),
+        )
+        self.draining = Draining(
+            reactor,
+            red=lambda: log.info("Quit signal received"),
+            close_doors=lambda: close_all(doors),
+            ingresses=[self._ingress],
+            visitors=lambda: len(self._ingress.connections),
+            transport=transport,
+            delay=0,
+            grace=options["grace-period"],
+        )
+
+    def room(self, roles: tuple[str, ...]) -> IProtocolFactory:
+        """What answers at the door."""
+        return self._ingress
+
+    async def open(self) -> None:
+        """There is nothing to read first."""
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def door(address: Address) -> Door:
+    """The door at an address; a host that is a name is looked up. Raises ExposrError."""
+    host = address.interface
+    try:
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    except OSError as problem:
+        raise ExposrError(f"--addr: {host!r} is no address of this machine: {problem}") from None
+    addresses = [str(entry[4][0]) for entry in found]
+    # As there: of both kinds, IPv4 comes first.
+    chosen = next((one for one in addresses if ":" not in one), addresses[0])
+    return tcp_door(("ingress",), address.port, chosen)
+
+
+def service(
+    options: ServeOptions, reactor: Any, log: Log, output: LogOutput, program: str, pid_file: str
+) -> ServerService:
+    """The server.
+
+    :param program: what stands before errors of starting.
+    Raises ExposrError.
+    """
+    keep_freed_memory()
+    collect_rarely()
+    use_monotonic_time(reactor)
+    return ServerService(
+        reactor,
+        [door(options["addr"])],
+        lambda doors: Rooms(options, reactor, log, doors),
+        output,
+        Observer(log),
+        options.warnings,
+        options["ready-file"],
+        pid_file,
+        program=program,
+    )
+
+
+def logging(options: CommandOptions) -> tuple[Log, LogOutput]:
+    """Where the log goes, and its lines. Raises ExposrError."""
+    try:
+        output = log_output(options["log-output"])
+    except OSError as problem:
+        raise ExposrError(
+            f"--log-output {options['log-output']!r}: cannot be written: {problem.strerror}"
+        ) from None
+    text = options["log-format"] == "text"
+    return Log(output.write, options["log-level"], text, bool(options["log-stack"])), output
+
+
+def makeService(options: ServeOptions) -> ServerService:
+    """The server for ``twistd backstream``."""
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    above: Mapping[str, Any] = options.parent or {}
+    try:
+        log, output = logging(options)
+        pid_file = above.get("pidfile") or ""
+        return service(options, reactor, log, output, "twistd backstream", pid_file)
+    except ExposrError as problem:
+        raise SystemExit(f"twistd backstream: {problem}") from None

@@ -1,0 +1,264 @@
+"""The client's last hop where the server speaks JSON: each request is one HTTP exchange.
+
+A request is written to the destination, its response gathered, and answered with a
+message, whatever becomes of it: what goes wrong is a 502 of ours. Redirects are
+passed on. Source: docs/protocols/backstream.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+
+from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
+from exposr_tx.wire.backstream import (
+    HOP,
+    MAX_RESPONSE_BODY,
+    RequestMessage,
+    ResponseMessage,
+    Responses,
+    is_field,
+    tokens_only,
+)
+from exposr_tx.wire.http1 import End, Response, ResponseParser
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
+
+__all__ = ["Destination", "Exchanges"]
+
+#: Seconds for a whole exchange; the Go server gives its visitor 30.
+TIME_LIMIT: Final = 300.0
+#: Exchanges at once; while there are more, no message is read.
+MAX_AT_ONCE: Final = 64
+#: Methods whose requests tell the length of a body that they do not have.
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Destination:
+    """The local application.
+
+    :param connect: its endpoint's.
+    :param authority: ``host[:port]`` for Host.
+    :param query: of its URL: for requests whose query the server does not tell.
+    """
+
+    def __init__(
+        self, connect: Callable[[IProtocolFactory], Deferred[Any]], authority: str, query: str
+    ) -> None:
+        self.connect = connect
+        self._authority = authority
+        self._query = query
+
+    def request(self, message: RequestMessage) -> bytes:
+        """The request in HTTP/1.1. Raises TargetFailed for what cannot be written."""
+        if not tokens_only(message.method):
+            raise TargetFailed("the request's method is none")
+        lines = [f"{message.method} {message.target(self._query)} HTTP/1.1"]
+        lines.append(f"Host: {self._authority}")
+        for name, value in message.fields:
+            if not is_field(name, value):
+                raise TargetFailed("the request has a header field that is none")
+            if name.lower() not in HOP:
+                lines.append(f"{name}: {value}")
+        if message.body or message.method in _WITH_BODY:
+            lines.append(f"Content-Length: {len(message.body)}")
+        lines += ["Connection: close", "", ""]
+        return "\r\n".join(lines).encode("utf-8", "replace") + message.body
+
+
+class _Connection(TwistedProtocol):
+    """One exchange with the destination."""
+
+    transport: Any
+
+    def __init__(self, message: RequestMessage, request: bytes) -> None:
+        self._message = message
+        self._request = request
+        self._parser = ResponseParser()
+        self._parser.expect(message.method.encode("ascii"))
+        self._response: Response | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self.answer: Deferred[ResponseMessage] = Deferred(self._cancelled)
+
+    def connectionMade(self) -> None:
+        request, self._request = self._request, b""
+        self.transport.write(request)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.answer.called:
+            return
+        try:
+            self._take(self._parser.receive(data))
+        except RemoteProtocolError as error:
+            self._fail(TargetFailed(f"the response does not parse: {error}"))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.answer.called:
+            return
+        try:
+            self._take(self._parser.receive_eof() if reason.check(ConnectionDone) else [])
+        except RemoteProtocolError:
+            pass
+        if not self.answer.called:
+            self._fail(TargetFailed("the connection ended before the response did"))
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, bytes):
+                self._size += len(event)
+                if self._size > MAX_RESPONSE_BODY:
+                    self._fail(
+                        TargetFailed(f"the response is longer than {MAX_RESPONSE_BODY} bytes")
+                    )
+                    return
+                self._body.append(event)
+            elif isinstance(event, Response):
+                if event.status == 101:
+                    self._fail(TargetFailed("the destination switched protocols unasked"))
+                    return
+                self._response = event
+            elif isinstance(event, End):
+                self._succeed()
+                return
+
+    def _succeed(self) -> None:
+        response = self._response
+        assert response is not None
+        body = b"".join(self._body)
+        fields = [(n.decode("ascii"), v.decode("utf-8", "replace")) for n, v in response.fields]
+        length = response.declared if response.length == 0 else len(body)
+        if length is not None and response.status != 204:
+            fields.append(("Content-Length", str(length)))
+        answer = ResponseMessage(self._message.id, response.status, tuple(fields), body)
+        self.answer.callback(answer)
+        self.transport.abortConnection()
+
+    def _fail(self, error: ExposrError) -> None:
+        self._body.clear()
+        self.answer.errback(error)
+        self.transport.abortConnection()
+
+    def _cancelled(self, _: object) -> None:
+        self.transport.abortConnection()
+
+
+class _Connections(Factory):
+    noisy = False
+
+    def __init__(self, message: RequestMessage, request: bytes) -> None:
+        self._message = message
+        self._request = request
+
+    def buildProtocol(self, addr: object) -> _Connection:
+        return _Connection(self._message, self._request)
+
+
+class Events(Protocol):
+    """Who is told of exchanges."""
+
+    def asked(self, message: RequestMessage) -> None:
+        """A request has come."""
+
+    def answering(self, message: RequestMessage, code: int) -> None:
+        """Its answer goes out."""
+
+    def failed(self, message: RequestMessage, error: str) -> None:
+        """The destination has not answered; a 502 goes out."""
+
+
+class Connection(Protocol):
+    """What the messages come and go by."""
+
+    def send_text(self, message: bytes) -> None: ...
+
+    def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Exchanges:
+    """The requests of one connection to a server that speaks JSON."""
+
+    def __init__(
+        self, connection: Connection, destination: Destination, clock: IReactorTime, events: Events
+    ) -> None:
+        self._connection = connection
+        self._destination = destination
+        self._clock = clock
+        self._events = events
+        self._responses = Responses()
+        self._running: set[Deferred[Any]] = set()
+        self._over = False
+
+    def message(self, data: bytes) -> None:
+        """A message of the server's."""
+        if self._over:
+            return
+        try:
+            message = self._responses.receive(data)
+        except RemoteProtocolError as error:
+            self._over = True
+            self._connection.close(1002, str(error))
+            return
+        self._events.asked(message)
+        running = Deferred.fromCoroutine(self._exchange(message))
+        self._running.add(running)
+        running.addBoth(lambda _: self._done(running))
+        if len(self._running) >= MAX_AT_ONCE:
+            self._connection.pause()
+
+    def _done(self, running: Deferred[Any]) -> None:
+        self._running.discard(running)
+        if not self._over and len(self._running) == MAX_AT_ONCE - 1:
+            self._connection.resume()
+
+    def lost(self, reason: str) -> None:
+        """The connection is over: nobody waits for the answers."""
+        self._over = True
+        for running in list(self._running):
+            running.cancel()
+
+    async def _exchange(self, message: RequestMessage) -> None:
+        try:
+            answer = await self._asked(message)
+        except Exception as error:  # whatever the endpoint fails with
+            why = str(error) or type(error).__name__
+            self._events.failed(message, why)
+            text = f"the local application did not answer: {type(error).__name__}\n"
+            fields = (("Content-Type", "text/plain; charset=utf-8"),)
+            answer = ResponseMessage(message.id, TargetFailed.status, fields, text.encode())
+        if not self._over:
+            self._events.answering(message, answer.code)
+            self._connection.send_text(self._responses.answer(answer))
+
+    async def _asked(self, message: RequestMessage) -> ResponseMessage:
+        request = self._destination.request(message)
+        working: Deferred[Any] = self._destination.connect(_Connections(message, request))
+        working.addCallback(lambda connection: connection.answer)
+        late: list[bool] = []
+
+        def give_up() -> None:
+            late.append(True)
+            working.cancel()
+
+        call: IDelayedCall = self._clock.callLater(TIME_LIMIT, give_up)
+        try:
+            answer: ResponseMessage = await working
+            return answer
+        except Exception:
+            if late:
+                raise TargetTimeout(f"no answer within {TIME_LIMIT:g} s") from None
+            raise
+        finally:
+            if call.active():
+                call.cancel()

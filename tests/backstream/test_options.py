@@ -1,0 +1,119 @@
+"""backstream's command lines, read as the Go program reads them, and better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.backstream.options import ClientOptions, ServeOptions, command_line
+
+BOTH = ("client", "--src", "http://h", "--dst", "http://d")
+
+
+def read(*words: str, **environ: str) -> Any:
+    return command_line(words, environ)
+
+
+class CommandTests(SynchronousTestCase):
+    """Commands and where flags stand."""
+
+    def test_names(self) -> None:
+        """The commands have their short names."""
+        for word in ("serve", "server", "s"):
+            self.assertIsInstance(read(word), ServeOptions)
+        for word in ("client", "c"):
+            self.assertIsInstance(read(word, *BOTH[1:]), ClientOptions)
+        for words in ((), ("what",), ("-l", "debug"), ("-x", "serve"), ("serve", "more")):
+            with self.assertRaises(UsageError):
+                read(*words)
+
+    def test_clashing_flags(self) -> None:
+        """-s and -o mean what they mean at their place; whole names everywhere the same."""
+        options = read("-o", "a.log", "-s", "client", "-s", "http://h", "-d", "http://d")
+        self.assertEqual(options["log-output"], "a.log")
+        self.assertTrue(options["log-stack"])
+        self.assertEqual(options["src"], "http://h")
+        options = read(*BOTH, "--log-output=b.log", "--log-stack")
+        self.assertEqual(options["log-output"], "b.log")
+        self.assertEqual(read("s", "-o", "c.log", "-l", "warn")["log-output"], "c.log")
+        self.assertEqual(read("-ldebug", "-f", "json", "s", "-l", "warn")["log-level"], "warn")
+
+    def test_errors_name_the_flag(self) -> None:
+        """A bad value is one line with flag, value and remedy."""
+        for words, says in (
+            (("-l", "loud", "s"), "--log-level 'loud'"),
+            (("s", "--addr", "8080"), "--addr '8080'"),
+            (("s", "-c", "99"), "--code '99'"),
+            (("c", "--src", "ftp://h", "--dst", "http://d"), "--src 'ftp://h'"),
+            (("c", "--dst", "http://d"), "--src"),
+            ((*BOTH[:3], "--dst", "http://u:p@d"), "--dst"),
+        ):
+            with self.assertRaises(UsageError) as caught:
+                read(*words)
+            self.assertIn(says, str(caught.exception))
+
+    def test_not_yet(self) -> None:
+        """Policies and HAR files are refused: never an open door."""
+        for words, environ in (
+            (("s", "-p", "dir"), {}),
+            (("s",), {"BACKSTREAM_POLICY": "dir"}),
+            ((*BOTH, "-o", "dir"), {}),
+        ):
+            with self.assertRaises(UsageError) as caught:
+                read(*words, **environ)
+            self.assertIn("this version", str(caught.exception))
+
+
+class ServeTests(SynchronousTestCase):
+    """Where the server listens."""
+
+    def where(self, *words: str, **environ: str) -> tuple[str, int]:
+        address = read("serve", *words, **environ)["addr"]
+        return address.interface, address.port
+
+    def test_default(self) -> None:
+        """localhost:8080, as there."""
+        self.assertEqual(self.where(), ("127.0.0.1", 8080))
+        self.assertEqual(read("serve")["code"], 503)
+        self.assertEqual(read("serve", "-c", "0")["code"], 503)
+
+    def test_variables(self) -> None:
+        """BACKSTREAM_ADDR, and PORT on all addresses when nobody says where."""
+        self.assertEqual(self.where(BACKSTREAM_ADDR="0.0.0.0:8000"), ("0.0.0.0", 8000))
+        self.assertEqual(self.where(PORT="9000"), ("0.0.0.0", 9000))
+        self.assertEqual(self.where(PORT="9000", BACKSTREAM_ADDR=":80"), ("::", 80))
+        self.assertEqual(self.where("-a", "[::1]:1", PORT="9000"), ("::1", 1))
+        self.assertEqual(read("serve", BACKSTREAM_NO_CLIENT_CODE="404")["code"], 404)
+        self.assertEqual(read("serve", BACKSTREAM_LOG_FORMAT="json")["log-format"], "json")
+        with self.assertRaises(UsageError):
+            self.where(PORT="http")
+
+
+class ClientTests(SynchronousTestCase):
+    """The client's URLs and headers."""
+
+    def test_variables(self) -> None:
+        """The URLs have variables of their own names."""
+        options = read("c", BACKSTREAM_SRC_URL="https://h/x", BACKSTREAM_DST_URL="http://d")
+        self.assertEqual((options["src"], options["dst"]), ("https://h/x", "http://d"))
+
+    def test_headers(self) -> None:
+        """Commas and colons may stand in a value; a name may come twice."""
+        options = read(*BOTH, "-H", "A: 1, 2", "-H", " B :http://[::1]:80/ ", "--header=A: 3")
+        self.assertEqual(options.headers, [("A", "1, 2"), ("B", "http://[::1]:80/"), ("A", "3")])
+
+    def test_headers_of_a_variable(self) -> None:
+        """In the variable a comma begins another header where a name follows."""
+        options = read(*BOTH, BACKSTREAM_HEADER="A: 1, 2,B: http://x:1,C: 3")
+        self.assertEqual(options.headers, [("A", "1, 2"), ("B", "http://x:1"), ("C", "3")])
+
+    def test_bad_headers(self) -> None:
+        """What is no header, or belongs to the handshake, is refused; a value is never shown."""
+        for text in ("nothing", ": x", "A B: x", "Upgrade: x", "Sec-WebSocket-Key: x", "A: x\ny"):
+            with self.assertRaises(UsageError):
+                read(*BOTH, "-H", text)
+        with self.assertRaises(UsageError) as caught:
+            read(*BOTH, "-H", "Bad Name: s3cret")
+        self.assertNotIn("s3cret", str(caught.exception))

@@ -1,0 +1,391 @@
+"""Visitors of a backstream server whose clients take JSON, from the socket to the message."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.deadlines import TICK, Deadlines
+from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
+from exposr_tx.ingress.http import Timeouts
+from exposr_tx.ingress.trust import Trust
+from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream
+from exposr_tx.wire.backstream import MAX_REQUEST_BODY
+from tests.ingress.visiting import PEER, Lines, Wire
+
+GET = b"GET /a%20b?q=1 HTTP/1.1\r\nHost: any.test\r\n\r\n"
+
+
+class Client:
+    """A client's connection: what it was sent, and what it answers."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.closed: tuple[int, str] | None = None
+        self.upstream = JsonUpstream(
+            self,
+            server.clients,
+            server.clock,
+            IPv4Address("TCP", "198.51.100.1", 4000),
+            lambda _id, _method, _path: None,
+            lambda _upstream, _reason: None,
+        )
+        self.upstream.start()
+
+    def send_text(self, message: bytes) -> None:
+        self.sent.append(json.loads(message))
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+
+    def abort(self, reason: str) -> None:
+        self.closed = (1006, reason)
+
+    def answer(self, code: int = 200, body: bytes = b"yes", **header: list[str]) -> None:
+        """Answer the last message."""
+        answer = {"id": self.sent[-1]["id"], "code": code, "header": header}
+        self.say({**answer, "body": b64encode(body).decode()})
+
+    def say(self, members: dict[str, Any]) -> None:
+        self.upstream.message(json.dumps(members).encode())
+
+
+class Server:
+    """Ingress for backstream alone, on a clock."""
+
+    def __init__(self, code: int = 503) -> None:
+        self.clock = Clock()
+        self.clients = Clients()
+        self.log = Lines()
+        nobody: Any = None
+        self.factory = BackstreamIngressFactory(
+            self.clock,
+            Deadlines(self.clock),
+            backstream=Backstream(self.clients, nobody, None, code),
+            routes=None,
+            api=None,
+            takeover=None,
+            access_log=self.log,
+            trust=Trust(()),
+            node_id="node-1",
+            timeouts=Timeouts(response=20.0),
+        )
+
+    def visit(self, request: bytes = GET) -> Wire:
+        wire = Wire()
+        wire.protocol = self.factory.buildProtocol(PEER)
+        wire.protocol.makeConnection(wire)
+        wire.protocol.dataReceived(request)
+        self.turn()
+        return wire
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Let the reactor turn a few times, then time pass."""
+        self.clock.pump([0.0] * 5 + [TICK] * int(seconds / TICK))
+
+
+class VisitTests(SynchronousTestCase):
+    """Requests and their answers."""
+
+    def setUp(self) -> None:
+        self.server = Server()
+        self.client = Client(self.server, "1")
+
+    def test_get(self) -> None:
+        """The message tells method, path, visitor and fields; the answer comes back."""
+        visitor = self.server.visit()
+        (asked,) = self.client.sent
+        self.assertEqual((asked["method"], asked["path"], asked["query"]), ("GET", "/a b", "q=1"))
+        self.assertEqual(asked["remote"], "203.0.113.9:51234")
+        self.assertNotIn("Host", asked["header"])
+        self.client.answer(201, b"made", **{"X-A": ["1", "2"], "Connection": ["upgrade"]})
+        self.server.turn()
+        head, _, body = visitor.taken().partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 201 Created\r\n"), head)
+        self.assertEqual(head.count(b"X-A: "), 2)
+        self.assertNotIn(b"upgrade", head)
+        self.assertEqual(body, b"made")
+
+    def test_keep_alive(self) -> None:
+        """A visitor's connection goes on with the next request."""
+        visitor = self.server.visit()
+        self.client.answer()
+        self.server.turn()
+        self.assertIn(b"200 OK", visitor.taken())
+        visitor.protocol.dataReceived(GET)
+        self.server.turn()
+        self.client.answer(404)
+        self.server.turn()
+        self.assertIn(b"404 Not Found", visitor.taken())
+
+    def test_body(self) -> None:
+        """A body reaches the client, whether its length was told or it came in chunks."""
+        post = b"POST / HTTP/1.1\r\nHost: h\r\n"
+        self.server.visit(post + b"Content-Length: 5\r\n\r\nhello")
+        self.assertEqual(self.client.sent[-1]["body"], "aGVsbG8=")
+        self.client.answer()
+        self.server.visit(
+            post + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+        )
+        self.assertEqual(self.client.sent[-1]["body"], "aGVsbG8=")
+        self.assertEqual(self.client.sent[-1]["header"]["Content-Length"], "5")
+
+    def test_large_body(self) -> None:
+        """A body over the limit is 413, and reaches no client; chunks too."""
+        post = b"POST / HTTP/1.1\r\nHost: h\r\n"
+        visitor = self.server.visit(post + b"Content-Length: %d\r\n\r\n" % (MAX_REQUEST_BODY + 1))
+        self.assertIn(b"HTTP/1.1 413 ", visitor.taken())
+        chunk = b"%x\r\n%b\r\n" % (1 << 20, bytes(1 << 20))
+        visitor = self.server.visit(post + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range((MAX_REQUEST_BODY >> 20) + 1):
+            visitor.protocol.dataReceived(chunk)
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 413 ", visitor.taken())
+        self.assertEqual(self.client.sent, [])
+
+    def test_expect(self) -> None:
+        """Who waits to be told gets 100 Continue at once."""
+        visitor = self.server.visit(
+            b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        self.assertEqual(visitor.taken(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        visitor.protocol.dataReceived(b"ok")
+        self.server.turn()
+        self.assertEqual(self.client.sent[-1]["body"], "b2s=")
+        self.assertNotIn("Expect", self.client.sent[-1]["header"])
+
+    def test_head(self) -> None:
+        """A HEAD is answered without a body, with the length that the target told."""
+        visitor = self.server.visit(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.client.answer(200, b"", **{"Content-Length": ["1234"]})
+        self.server.turn()
+        said = visitor.taken()
+        self.assertIn(b"Content-Length: 1234\r\n", said)
+        self.assertTrue(said.endswith(b"\r\n\r\n"))
+
+    def test_websocket(self) -> None:
+        """A websocket is refused: with a 101 the client could do nothing else any more."""
+        visitor = self.server.visit(
+            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        self.assertIn(b"HTTP/1.1 501 ", visitor.taken())
+        self.assertEqual(self.client.sent, [])
+
+    def test_redirect(self) -> None:
+        """A redirect is the visitor's affair."""
+        visitor = self.server.visit()
+        self.client.answer(302, b"", Location=["http://localhost:3000/x"])
+        self.server.turn()
+        self.assertIn(b"Location: http://localhost:3000/x\r\n", visitor.taken())
+
+    def test_slow_reader(self) -> None:
+        """An answer is handed on only as fast as the visitor reads it."""
+        visitor = self.server.visit()
+        visitor.protocol.pauseProducing()
+        self.client.answer(200, bytes(1_000_000))
+        self.server.turn()
+        self.assertLess(len(visitor.value()), 200_000)
+        visitor.protocol.resumeProducing()
+        self.server.turn()
+        self.assertGreater(len(visitor.value()), 1_000_000)
+
+
+class ClientTests(SynchronousTestCase):
+    """Which client gets a request, and what becomes of it when the client fails."""
+
+    def setUp(self) -> None:
+        self.server = Server()
+
+    def test_one_gets_it(self) -> None:
+        """Each request goes to one client, to one after another."""
+        clients = [Client(self.server, name) for name in "abc"]
+        for _ in range(6):
+            self.server.visit()
+            for client in clients:
+                if client.upstream.load:
+                    client.answer()
+            self.server.turn()
+        self.assertEqual([len(client.sent) for client in clients], [2, 2, 2])
+
+    def test_free_before_busy(self) -> None:
+        """A client that is stuck gets nothing while another one is free."""
+        stuck, free = Client(self.server, "a"), Client(self.server, "b")
+        first = [self.server.visit(), self.server.visit()]
+        self.assertEqual((len(stuck.sent), len(free.sent)), (1, 1))
+        for _ in range(5):
+            free.answer()
+            self.server.turn()
+            self.server.visit()
+        self.assertEqual((len(stuck.sent), len(free.sent)), (1, 6))
+        self.assertEqual(len(first), 2)
+
+    def test_one_at_a_time(self) -> None:
+        """The next request waits until the client has answered."""
+        client = Client(self.server, "a")
+        visitors = [self.server.visit(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n) for n in (1, 2)]
+        self.assertEqual([m["path"] for m in client.sent], ["/1"])
+        client.answer(200, b"one")
+        self.server.turn()
+        self.assertEqual([m["path"] for m in client.sent], ["/1", "/2"])
+        client.answer(200, b"two")
+        self.server.turn()
+        self.assertTrue(visitors[0].value().endswith(b"one"))
+        self.assertTrue(visitors[1].value().endswith(b"two"))
+
+    def test_queue_has_a_limit(self) -> None:
+        """What may not wait is 503 at once, told when to try again."""
+        Client(self.server, "a")
+        waiting = [self.server.visit() for _ in range(QUEUE + 1)]
+        self.assertEqual([wire.value() for wire in waiting], [b""] * (QUEUE + 1))
+        said = self.server.visit().taken()
+        self.assertIn(b"HTTP/1.1 503 ", said)
+        self.assertIn(b"Retry-After: ", said)
+
+    def test_no_client(self) -> None:
+        """Without a client: 503 and the words of there, or the status that was asked for."""
+        said = self.server.visit().taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), said)
+        self.assertTrue(said.endswith(b"\r\n\r\nno WebSocket client connected\n"), said)
+        said = Server(404).visit().taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 404 Not Found\r\n"), said)
+        said = Server(200).visit().taken()
+        self.assertTrue(said.endswith(b"\r\n\r\nno WebSocket client connected"), said)
+        said = Server(204).visit().taken()
+        self.assertTrue(said.endswith(b"\r\n\r\n"), said)
+
+    def test_timeout(self) -> None:
+        """A client that does not answer in time is a 504; its late answer harms nobody."""
+        client = Client(self.server, "a")
+        visitor = self.server.visit()
+        self.server.turn(30)
+        self.assertIn(b"HTTP/1.1 504 ", visitor.taken())
+        late = client.sent[-1]
+        self.server.visit(b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertEqual(len(client.sent), 1, "the client is still busy")
+        client.say({"id": late["id"], "code": 200})
+        self.assertEqual(client.sent[-1]["path"], "/next")
+        self.assertIsNone(client.closed)
+
+    def test_client_leaves(self) -> None:
+        """A request that the client has is 502 at once; one that waits goes to another client."""
+        client = Client(self.server, "a")
+        asked, waits = self.server.visit(), self.server.visit()
+        post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
+        with_body = self.server.visit(post)
+        other = Client(self.server, "b")
+        client.upstream.lost("gone")
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 502 ", asked.taken())
+        self.assertIn(b"HTTP/1.1 502 ", with_body.taken())
+        self.assertEqual(waits.value(), b"")
+        other.answer()
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", waits.taken())
+
+    def test_visitor_leaves(self) -> None:
+        """A visitor that leaves before its turn is not asked for; after, its answer is dropped."""
+        client = Client(self.server, "a")
+        first, second, third = (
+            self.server.visit(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % n) for n in (1, 2, 3)
+        )
+        first.loseConnection()
+        second.loseConnection()
+        client.answer()
+        self.server.turn()
+        self.assertEqual([m["path"] for m in client.sent], ["/1", "/3"])
+        client.answer()
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", third.taken())
+        self.assertEqual(first.value(), b"")
+
+    def test_lying_clients(self) -> None:
+        """Wrong ids, codes and base64 end that client, with 502 for what it was asked; others
+        and their requests go on."""
+        lies: list[dict[str, Any]] = [
+            {"id": "wrong", "code": 200},
+            {"code": 200},
+            {"id": None, "code": 200, "body": "!"},
+            {"id": None, "code": 0},
+            {"id": None, "code": 99},
+            {"id": None, "code": 101},
+            {"id": None, "code": "200"},
+        ]
+        for lie in lies:
+            liar, honest = Client(self.server, "a"), Client(self.server, "b")
+            visitors = [self.server.visit(), self.server.visit()]
+            if "id" in lie and lie["id"] is None:
+                lie = {**lie, "id": liar.sent[-1]["id"]}
+            liar.say(lie)
+            honest.answer()
+            self.server.turn()
+            said = sorted(visitor.taken()[:12] for visitor in visitors)
+            self.assertEqual(said, [b"HTTP/1.1 200", b"HTTP/1.1 502"], lie)
+            assert liar.closed is not None
+            self.assertEqual(liar.closed[0], 1002)
+            self.assertIsNone(honest.closed)
+            honest.upstream.lost("the end")
+
+    def test_answers_twice(self) -> None:
+        """The second answer to one request ends the client, and nobody else's request."""
+        client = Client(self.server, "a")
+        visitor = self.server.visit()
+        client.answer()
+        client.answer(500)
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", visitor.taken())
+        self.assertIsNotNone(client.closed)
+
+    def test_fields_of_a_target(self) -> None:
+        """A field that cannot be written is that request's 502; the client stays."""
+        client = Client(self.server, "a")
+        visitor = self.server.visit()
+        client.answer(200, b"", **{"X-A": ["a\r\nSet-Cookie: evil"]})
+        self.server.turn()
+        said = visitor.taken()
+        self.assertIn(b"HTTP/1.1 502 ", said)
+        self.assertNotIn(b"evil", said)
+        self.assertIsNone(client.closed)
+
+    def test_draining(self) -> None:
+        """A client that drains answers what it has, gets nothing more, and is told goodbye."""
+        client = Client(self.server, "a")
+        visitor = self.server.visit()
+        drained = client.upstream.drain()
+        self.assertNoResult(drained)
+        self.assertIn(b"HTTP/1.1 503 ", self.server.visit().taken())
+        client.answer()
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", visitor.taken())
+        self.successResultOf(drained)
+        assert client.closed is not None
+        self.assertEqual(client.closed[0], 1001)
+
+
+class JoinTests(SynchronousTestCase):
+    """Requests with Backstream-Client that are no websocket."""
+
+    def test_not_a_websocket(self) -> None:
+        """They are told so, in the words of there, and never reach a client."""
+        server = Server()
+        client = Client(server, "a")
+        said = server.visit(b"GET /x HTTP/1.1\r\nHost: h\r\nBackstream-Client: a\r\n\r\n").taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 400 Bad Request\r\n"), said)
+        self.assertIn(b"Bad Request\nfailed to upgrade: ", said)
+        said = server.visit(
+            b"POST /x HTTP/1.1\r\nHost: h\r\nbackstream-client: a\r\nContent-Length: 2\r\n\r\nhi"
+        ).taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"), said)
+        self.assertEqual(client.sent, [])
+
+    def test_empty_field(self) -> None:
+        """An empty Backstream-Client is a visitor's."""
+        server = Server()
+        client = Client(server, "a")
+        server.visit(b"GET /x HTTP/1.1\r\nHost: h\r\nBackstream-Client:\r\n\r\n")
+        self.assertEqual(len(client.sent), 1)

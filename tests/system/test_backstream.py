@@ -1,0 +1,434 @@
+"""backstream's commands as processes: among ourselves, and with peers that only know JSON.
+
+The Go programs themselves take part where ``go`` is installed and BACKSTREAM_GO
+names their executable; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+import threading
+import unittest
+from collections.abc import Callable
+from signal import SIGINT, SIGTERM
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
+from tests.system.targets import Gate, site
+from tests.system.websockets import accept, accept_key
+
+SCRIPT = "from exposr_tx.scripts import backstream; backstream()"
+GO = os.environ.get("BACKSTREAM_GO", "")
+#: Settings of the machine's that would be taken for ours.
+PLAIN = dict.fromkeys(("BACKSTREAM_ADDR", "BACKSTREAM_POLICY", "PORT"), "")
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", SCRIPT, *words]
+
+
+class Serve(Process):
+    """``backstream serve`` on a free port.
+
+    :ivar port: where it listens.
+    """
+
+    def __init__(self, test: Scope, *words: str, start: list[str] | None = None) -> None:
+        start = start or command("serve")
+        super().__init__(test, [*start, "--addr", "localhost:0", *words], PLAIN)
+        self.port = int(self.wait_for_line(r'Start server addr="127\.0\.0\.1:(\d+)"')[1])
+
+    def visit(self) -> Visitor:
+        return Visitor(self.port, b"any.test")
+
+
+def connect(test: Scope, port: int, target: Target, *words: str, go: str = "") -> Process:
+    """``backstream client``, connected."""
+    start = [go, "client"] if go else command("client")
+    urls = ["--src", f"http://127.0.0.1:{port}/x", "--dst", target.url]
+    client = Process(test, [*start, *urls, *words], PLAIN)
+    client.wait_for_line("connected to server")
+    return client
+
+
+def until_served(serve: Serve) -> None:
+    """A client is in service."""
+    serve.wait_for_line("connected to WebSocket server")
+
+
+class JsonClient:
+    """A client that only knows JSON, as the Go program; it answers when it is told to.
+
+    :ivar joined: the answer to the handshake.
+    """
+
+    def __init__(self, port: int, path: bytes = b"/any", *fields: bytes) -> None:
+        self.visitor = Visitor(port, b"any.test")
+        key = base64.b64encode(os.urandom(16))
+        lines = [b"GET %b HTTP/1.1" % path, b"Host: any.test", b"Upgrade: websocket"]
+        lines += [b"Connection: Upgrade", b"Sec-WebSocket-Key: " + key]
+        lines += [b"Sec-WebSocket-Version: 13", b"Backstream-Client: default", *fields]
+        self.visitor.send(b"\r\n".join([*lines, b"", b""]))
+        self.joined = self.visitor.answer()
+        if self.joined.status == 101:
+            assert self.joined.fields[b"sec-websocket-accept"] == accept_key(key)
+
+    def read(self) -> dict[str, Any]:
+        """The next message."""
+        message: dict[str, Any] = json.loads(read_text(self.visitor))
+        return message
+
+    def say(self, **members: Any) -> None:
+        self.visitor.send(text_frame(json.dumps(members).encode()))
+
+
+def text_frame(payload: bytes, mask: bool = True) -> bytes:
+    """A text message; a mask of zeros changes nothing."""
+    bit = 0x80 if mask else 0
+    size = len(payload)
+    if size < 126:
+        length = bytes([bit | size])
+    elif size < 1 << 16:
+        length = bytes([bit | 126]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([bit | 127]) + size.to_bytes(8, "big")
+    return b"\x81" + length + (bytes(4) if mask else b"") + payload
+
+
+def read_text(visitor: Visitor) -> bytes:
+    """The next text message, of frames masked or not."""
+    whole = b""
+    while True:
+        first, second = visitor.read(2)
+        size = second & 0x7F
+        if size >= 126:
+            size = int.from_bytes(visitor.read(2 if size == 126 else 8), "big")
+        mask = visitor.read(4) if second & 0x80 else bytes(4)
+        data = visitor.read(size)
+        if first & 0x0F == 8:
+            raise EOFError("the websocket is closed")
+        whole += bytes(byte ^ mask[i % 4] for i, byte in enumerate(data)) if any(mask) else data
+        if first & 0x80:
+            return whole
+
+
+class JsonServer:
+    """A server that only knows JSON, as the Go program: one client at a time.
+
+    :ivar heads: the handshakes that came.
+    """
+
+    def __init__(self, test: Scope, status: int = 101) -> None:
+        self.heads: list[bytes] = []
+        self.visitor: Visitor | None = None
+        self._status = status
+        self._done = threading.Event()
+        self.target = Target(test, self._serve)
+        test.addCleanup(self._done.set)
+
+    def _serve(self, connection: Visitor, _target: Target) -> None:
+        head = connection.read_until(b"\r\n\r\n")
+        self.heads.append(head)
+        pairs = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
+        fields = {name.lower(): value.strip() for name, _, value in pairs}
+        if self._status != 101:
+            text = b"auth policy denied\n"
+            connection.send(
+                b"HTTP/1.1 %d No\r\nContent-Length: %d\r\n\r\n%b" % (self._status, len(text), text)
+            )
+            return
+        accept(connection, fields)
+        self.visitor = connection
+        self._done.wait(120)
+
+    def ask(self, **members: Any) -> None:
+        visitor = wait_until(lambda: self.visitor, "a client")
+        message = {"method": "GET", "path": "/", "header": {}, **members}
+        visitor.send(text_frame(json.dumps(message).encode(), mask=False))
+
+    def answer(self) -> dict[str, Any]:
+        assert self.visitor is not None
+        found: dict[str, Any] = json.loads(read_text(self.visitor))
+        return found
+
+
+class OursTests(SynchronousTestCase):
+    """Server and client of ours: the same commands, the native dialect behind them."""
+
+    def test_traffic(self) -> None:
+        """Queries, all header values, encoded paths, bodies and redirects pass as they are."""
+        target = Target(self, site)
+        serve = Serve(self)
+        connect(self, serve.port, target)
+        until_served(serve)
+        with serve.visit() as visitor:
+            answer = visitor.get(b"/a%2Fb?x=1&y", b"X-A: 1", b"X-A: 2")
+            self.assertTrue(answer.body.startswith(b"GET /a%2Fb?x=1&y HTTP/1.1\r\n"), answer.body)
+            self.assertIn(b"Host: 127.0.0.1:%d\r\n" % target.port, answer.body)
+            self.assertIn(b"X-A: 1\r\nX-A: 2\r\n", answer.body)
+            self.assertNotIn(b"any.test\r\nX-A", answer.body)
+            self.assertEqual(len(visitor.get(b"/down/3000000").body), 3_000_000)
+            self.assertEqual(visitor.get(b"/moved").status, 302)
+
+    def test_streaming_and_several_at_once(self) -> None:
+        """An event stream passes as it comes, and others are served meanwhile."""
+        gate = Gate()
+        serve = Serve(self)
+        connect(self, serve.port, Target(self, gate.serve))
+        until_served(serve)
+        with serve.visit() as listener, serve.visit() as other:
+            listener.send(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+            listener.read_until(b"data: first\n\n")
+            self.assertEqual(other.get(b"/free").status, 200)
+            gate.events.set()
+            listener.read_until(b"data: second\n\n")
+
+    def test_websocket(self) -> None:
+        """A visitor's websocket reaches the destination."""
+        serve = Serve(self)
+        connect(self, serve.port, Target(self, site))
+        until_served(serve)
+        with serve.visit() as visitor:
+            key = base64.b64encode(bytes(16))
+            answer = visitor.get(
+                b"/ws",
+                b"Upgrade: websocket",
+                b"Connection: Upgrade",
+                b"Sec-WebSocket-Key: " + key,
+                b"Sec-WebSocket-Version: 13",
+            )
+            self.assertEqual(answer.status, 101)
+            visitor.send(b"any bytes")
+            self.assertEqual(visitor.read(9), b"any bytes")
+
+    def test_reconnects(self) -> None:
+        """A client comes back to a server that was away; both end with 0 when asked to."""
+        target = Target(self, site)
+        serve = Serve(self)
+        client = connect(self, serve.port, target)
+        until_served(serve)
+        self.assertEqual(serve.stop(SIGTERM), 0)
+        again = Process(self, command("serve", "--addr", f"127.0.0.1:{serve.port}"), PLAIN)
+        again.wait_for_line("connected to WebSocket server")
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/page").status, 200)
+        self.assertEqual(client.stop(SIGINT), 0)
+        client.wait_for_line("Quit signal received")
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/page").status, 503)
+        self.assertEqual(again.stop(SIGINT), 0)
+
+    def test_connects_before_there_is_a_server(self) -> None:
+        """A client that finds nobody goes on trying, and ends with 0 when asked to."""
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            port = reserved.getsockname()[1]
+        words = ("client", "-s", f"http://127.0.0.1:{port}", "-d", "http://127.0.0.1:1")
+        client = Process(self, command(*words), PLAIN)
+        client.wait_for_line("failed to connect to server, trying again")
+        self.assertEqual(client.stop(SIGTERM), 0)
+
+    def test_twistd(self) -> None:
+        """``twistd -n backstream`` is the same server."""
+        start = twistd("-n", "--pidfile=", "backstream")
+        serve = Serve(self, "--code", "404", start=start)
+        with serve.visit() as visitor:
+            answer = visitor.get(b"/x")
+            self.assertEqual(
+                (answer.status, answer.body), (404, b"no WebSocket client connected\n")
+            )
+        self.assertEqual(serve.stop(SIGTERM), 0)
+
+    def test_drains(self) -> None:
+        """A request that runs when the server is asked to end is answered first."""
+        gate = Gate()
+        serve = Serve(self)
+        connect(self, serve.port, Target(self, gate.serve))
+        until_served(serve)
+        with serve.visit() as visitor:
+            visitor.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until(lambda: gate.waiting, "the request at the destination")
+            serve.process.send_signal(SIGTERM)
+            serve.wait_for_line("Quit signal received")
+            gate.opened.set()
+            self.assertEqual(visitor.answer().status, 200)
+        self.assertEqual(serve.wait(), 0)
+
+    def test_beside_exposr(self) -> None:
+        """On one port with exposr's tunnels, backstream has its host."""
+        target = Target(self, site)
+        server = Server(self, "--backstream", "app.test")
+        words = ("-H", "Host: app.test")
+        client = connect(self, server.port, target, *words)
+        with Visitor(server.port, b"app.test") as visitor:
+            wait_until(lambda: visitor.get(b"/page").status == 200, "the client in service")
+            self.assertIn(b"Host: 127.0.0.1:", visitor.get(b"/x").body)
+        with server.visit("nobody") as visitor:
+            self.assertEqual(visitor.get().status, 404)
+        self.assertEqual(server.rest("GET", "/v1/tunnel")[0], 401)
+        self.assertEqual(client.stop(), 0)
+        self.assertEqual(server.stop(), 0)
+
+
+class StatusTests(SynchronousTestCase):
+    """Exit statuses and lines that supervisors rely on."""
+
+    def fails(self, *words: str, **variables: str) -> str:
+        process = Process(self, command(*words), {**PLAIN, **variables})
+        self.assertEqual(process.wait(), 1, process.report())
+        self.assertEqual(len(process.err), 1, process.report())
+        return process.err[0]
+
+    def test_usage(self) -> None:
+        """A wrong line, a policy, a taken port: one line on standard error, status 1."""
+        self.assertIn("--nothing", self.fails("serve", "--nothing"))
+        self.assertIn("policies", self.fails("serve", "-p", "somewhere"))
+        self.assertIn("BACKSTREAM_POLICY", self.fails("s", BACKSTREAM_POLICY="x"))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.assertIn(str(port), self.fails("s", "-a", f"127.0.0.1:{port}"))
+        self.assertIn("--log-output", self.fails("-o", "/nonexistent/x", "s"))
+
+    def test_forbidden(self) -> None:
+        """A server that answers 403 ends the client with 1."""
+        server = JsonServer(self, 403)
+        words = ("c", "-s", server.target.url, "-d", "http://127.0.0.1:1")
+        client = Process(self, command(*words), PLAIN)
+        self.assertEqual(client.wait(), 1)
+        client.wait_for_line("failed to run app.*403")
+
+    def test_json_log_in_a_file(self) -> None:
+        """The log goes on in its file for as long as the server runs."""
+        path = self.mktemp()
+        words = ("-f", "json", "-o", os.path.abspath(path), "serve", "-a", "127.0.0.1:0")
+        serve = Process(self, command(*words), PLAIN)
+
+        def lines() -> list[dict[str, Any]]:
+            if not os.path.exists(path):
+                return []
+            with open(path, encoding="utf-8") as stream:
+                return [json.loads(line) for line in stream]
+
+        (start,) = wait_until(lambda: [x for x in lines() if x["msg"] == "Start server"], "start")
+        with Visitor(int(start["addr"].rpartition(":")[2])) as visitor:
+            visitor.get()
+        wait_until(lambda: [x for x in lines() if x["msg"] == "sent HTTP response"], "a request")
+        self.assertEqual(serve.stop(), 0)
+        self.assertEqual(serve.out, [])
+
+
+class JsonClientTests(SynchronousTestCase):
+    """Our server with clients that only know JSON."""
+
+    def test_one_request(self) -> None:
+        """Joined on any path, asked and answered; no dialect is pressed on it."""
+        serve = Serve(self)
+        client = JsonClient(serve.port, b"/what/ever?x")
+        self.assertEqual(client.joined.status, 101)
+        self.assertNotIn(b"sec-websocket-protocol", client.joined.fields)
+        with serve.visit() as visitor:
+            visitor.send(b"GET /a%20b?q HTTP/1.1\r\nHost: h\r\nCookie: c\r\n\r\n")
+            asked = client.read()
+            self.assertEqual((asked["path"], asked["query"]), ("/a b", "q"))
+            self.assertEqual(asked["header"]["Cookie"], "c")
+            client.say(id=asked["id"], code=202, body="eWVz", header={"X": ["1"]})
+            answer = visitor.answer()
+            self.assertEqual((answer.status, answer.body), (202, b"yes"))
+        serve.wait_for_line(r'sent HTTP response id="\w+" method="GET" code=202')
+
+    def test_leaves(self) -> None:
+        """A client that goes with a request is a 502 at once."""
+        serve = Serve(self)
+        client = JsonClient(serve.port)
+        with serve.visit() as visitor:
+            visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.read()
+            client.visitor.close()
+            self.assertEqual(visitor.answer().status, 502)
+
+    def test_huge_frame(self) -> None:
+        """A frame of 100 MB ends its client before it is read; the other client goes on."""
+        serve = Serve(self)
+        liar, honest = JsonClient(serve.port), JsonClient(serve.port)
+        liar.visitor.send(b"\x81\xff" + (100_000_000).to_bytes(8, "big") + bytes(4) + b"x" * 1000)
+        self.assertEqual(liar.visitor.read_rest()[:1] in (b"", b"\x88"), True)
+        with serve.visit() as visitor:
+            visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            honest.say(id=honest.read()["id"], code=200)
+            self.assertEqual(visitor.answer().status, 200)
+
+    def test_timeout(self) -> None:
+        """A client that does not answer in time is a 504."""
+        serve = Serve(self, "--ingress-timeout", "0.2")
+        client = JsonClient(serve.port)
+        with serve.visit() as visitor:
+            visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.read()
+            self.assertEqual(visitor.answer().status, 504)
+
+
+class JsonServerTests(SynchronousTestCase):
+    """Our client with a server that only knows JSON."""
+
+    def test_requests(self) -> None:
+        """The client names itself, takes its -H along, and answers each request."""
+        server = JsonServer(self)
+        port = urlsplit(server.target.url).port or 0
+        client = connect(self, port, Target(self, site), "-H", "X-Token: a, b:c")
+        self.assertIn(b"\r\nBackstream-Client: default\r\n", server.heads[0])
+        self.assertIn(b"\r\nX-Token: a, b:c\r\n", server.heads[0])
+        server.ask(id="1", path="/page")
+        answer = server.answer()
+        self.assertEqual((answer["id"], answer["code"]), ("1", 200))
+        self.assertEqual(base64.b64decode(answer["body"]), b"<h1>hello</h1>")
+        server.ask(id="2", path="/moved")
+        self.assertEqual(server.answer()["code"], 302)
+        client.wait_for_line(r'sending response id="2" code=302 path="/moved" method="GET"')
+        self.assertEqual(client.stop(), 0)
+
+    def test_destination_is_down(self) -> None:
+        """A destination that refuses is a 502, and the client stays."""
+        server = JsonServer(self)
+        port = urlsplit(server.target.url).port or 0
+        target = Target(self)
+        target.close()
+        connect(self, port, target)
+        for id in ("1", "2"):
+            server.ask(id=id)
+            self.assertEqual(server.answer()["code"], 502)
+
+
+def _skipped(function: Callable[..., None]) -> Callable[..., None]:
+    return unittest.skipUnless(GO, "BACKSTREAM_GO names no executable of the Go program")(function)
+
+
+class GoTests(SynchronousTestCase):
+    """The Go program itself, either side."""
+
+    @_skipped
+    def test_client(self) -> None:
+        """The Go client with our server."""
+        target = Target(self, site)
+        serve = Serve(self)
+        connect(self, serve.port, target, go=GO)
+        until_served(serve)
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/page").body, b"<h1>hello</h1>")
+            self.assertEqual(len(visitor.get(b"/down/3000000").body), 3_000_000)
+
+    @_skipped
+    def test_server(self) -> None:
+        """Our client with the Go server."""
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            port = reserved.getsockname()[1]
+        server = Process(self, [GO, "serve", "--addr", f"127.0.0.1:{port}"], PLAIN)
+        server.wait_for_line("Start server")
+        connect(self, port, Target(self, site))
+        with Visitor(port, b"any.test") as visitor:
+            self.assertEqual(visitor.get(b"/page").body, b"<h1>hello</h1>")
