@@ -149,8 +149,8 @@ class InstalledTests(SynchronousTestCase):
         variables = dict(stage["env"])  # type: ignore[call-overload]
         del variables["PATH"]
         variables["BACKSTREAM_ADDR"] = variables["BACKSTREAM_ADDR"].replace(":8000", ":0")
-        (entry,) = stage["command"]  # type: ignore[misc]
-        serve = self.run_installed([entry.strip("/"), "serve"], variables)
+        command = [word.strip("/") for word in stage["command"]]  # type: ignore[attr-defined]
+        serve = self.run_installed([*command, "serve"], variables)
         line = json.loads(serve.wait_for_line(".*Start server.*")[0])
         self.assertRegex(line["addr"], r"^0\.0\.0\.0:\d+$")
         self.assertEqual(serve.stop(), 0)

@@ -14,7 +14,7 @@ from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
 from exposr_tx.wire.backstream import RequestMessage, Requests, ResponseMessage, Responses
 
 NAMES = st.from_regex(r"[A-Z][a-z]{0,8}(-[A-Z][a-z]{0,8}){0,2}", fullmatch=True)
-LETTERS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=30)
+LETTERS = st.text(st.characters(codec="utf-8"), max_size=30)
 VALUES = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=40)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
-from exposr_tx.errors import Draining, ExposrError
+from exposr_tx.errors import Draining, ExposrError, TunnelNotFound
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.connection import Lost
@@ -222,6 +222,10 @@ class BackstreamEndpoint(WebsocketEndpoint):
 
     def claims(self, path: bytes) -> bool:
         return True
+
+    def admit_tunnel(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
+        """A connection carries the one tunnel that there is, and no other."""
+        return fail(TunnelNotFound("this server has one tunnel"))
 
     async def _admit(
         self, target: bytes, fields: list[tuple[bytes, bytes]], origin: Origin
