@@ -145,7 +145,7 @@ class CommandOptions(EnvironOptions):
 class ServeOptions(CommandOptions):
     """``backstream serve`` and ``twistd backstream``."""
 
-    synopsis = "[flags]"
+    synopsis = "backstream [global flags] serve [flags]"
     variables = {"NO_CLIENT_CODE": "code"}
 
     optFlags: ClassVar[list[list[Any]]] = [["log-stack", "s", _STACK]]
@@ -210,7 +210,7 @@ class ClientOptions(CommandOptions):
     :ivar headers: the fields for the handshake.
     """
 
-    synopsis = "--src URL --dst URL [flags]"
+    synopsis = "backstream [global flags] client --src URL --dst URL [flags]"
     variables = {"SRC_URL": "src", "DST_URL": "dst"}
 
     optFlags: ClassVar[list[list[Any]]] = [
@@ -257,7 +257,7 @@ class ClientOptions(CommandOptions):
 class Top(CommandOptions):
     """What stands before the command."""
 
-    synopsis = "[global flags] serve|client [flags]"
+    synopsis = "backstream [global flags] serve|client [flags]"
     longdesc = (
         "Commands: serve (also server, s) listens for visitors and clients; client (also c) "
         "connects a local application to a server. COMMAND --help lists a command's flags."

@@ -72,6 +72,22 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(self.lines[0].count(b"\n"), 1)
         self.assertNotIn(b"\x1b", self.lines[0])
 
+    def test_answered(self) -> None:
+        """The line of every request, which is made by hand, is as any other one."""
+        for text in (True, False):
+            self.lines.clear()
+            log = self.make(text=text)
+            for id, method in ((b"7fx1", b"GET"), (b'a"b', b"M-SEARCH")):
+                AccessLines(log).write(method, b"", b"/", 200, 0, 0, 0, 0, b"", id)
+                log.info("sent HTTP response", id=id.decode(), method=method.decode(), code=200)
+            if text:
+                self.assertEqual(self.lines[0], self.lines[1])
+                self.assertEqual(self.lines[2], self.lines[3])
+            else:
+                found = [{**line, "source": ""} for line in self.json()]
+                self.assertEqual(found[0], found[1])
+                self.assertEqual(found[2], found[3])
+
     def test_words(self) -> None:
         """The messages that scripts watch for."""
         log = self.make(text=False)

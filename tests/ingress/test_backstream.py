@@ -14,7 +14,7 @@ from exposr_tx.deadlines import TICK, Deadlines
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.http import Timeouts
 from exposr_tx.ingress.trust import Trust
-from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream
+from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream, upstream
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.visiting import PEER, Lines, Wire
 
@@ -191,9 +191,41 @@ class VisitTests(SynchronousTestCase):
         self.client.answer(200, bytes(1_000_000))
         self.server.turn()
         self.assertLess(len(visitor.value()), 200_000)
+        self.assertEqual(self.client.upstream.load, 0, "the client is free meanwhile")
         visitor.protocol.resumeProducing()
         self.server.turn()
         self.assertGreater(len(visitor.value()), 1_000_000)
+        self.assertEqual(self.client.upstream.held, 0)
+
+    def test_memory(self) -> None:
+        """Bodies that wait for one client are bounded together: more of them are 503."""
+        self.patch(upstream, "MAX_HELD", 100_000)
+        post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n" + bytes(60000)
+        first, second, third = (self.server.visit(post) for _ in range(3))
+        self.assertIn(b"HTTP/1.1 503 ", third.taken())
+        self.client.answer()
+        self.server.turn()
+        self.client.answer()
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", first.taken())
+        self.assertIn(b"HTTP/1.1 200 ", second.taken())
+        self.assertEqual(self.client.upstream.held, 0)
+
+    def test_answers_that_nobody_reads(self) -> None:
+        """While answers wait for slow visitors beyond the limit, nothing more is asked."""
+        self.patch(upstream, "MAX_HELD", 100_000)
+        slow = self.server.visit()
+        slow.protocol.pauseProducing()
+        other = self.server.visit()
+        self.client.answer(200, bytes(400_000))
+        self.server.turn()
+        self.assertEqual(len(self.client.sent), 1)
+        slow.protocol.resumeProducing()
+        self.server.turn()
+        self.assertEqual(len(self.client.sent), 2)
+        self.client.answer()
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 200 ", other.taken())
 
 
 class ClientTests(SynchronousTestCase):

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 import unittest
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.system.certificates import Authority
 from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
 from tests.system.targets import Gate, site
 from tests.system.websockets import accept, accept_key
@@ -274,6 +276,22 @@ class OursTests(SynchronousTestCase):
         self.assertEqual(server.rest("GET", "/v1/tunnel")[0], 401)
         self.assertEqual(client.stop(), 0)
         self.assertEqual(server.stop(), 0)
+
+    def test_tls(self) -> None:
+        """An https: server is verified: by its authority it is believed, else it is not."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        authority = Authority(folder.name)
+        pem = authority.certificate("localhost")
+        listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+        server = Server(self, "--listen", listen, "--backstream", "localhost")
+        words = ("client", "-s", f"https://localhost:{server.port}", "-d", "http://127.0.0.1:1")
+        wary = Process(self, command(*words), PLAIN)
+        wary.wait_for_line("failed to connect to server, trying again.*certificate")
+        self.assertEqual(wary.stop(), 0)
+        trusting = Process(self, command(*words, "--server-ca", authority.path), PLAIN)
+        trusting.wait_for_line("connected to server")
+        self.assertEqual(trusting.stop(), 0)
 
 
 class StatusTests(SynchronousTestCase):

@@ -1,0 +1,75 @@
+"""All clients of one backstream server: who gets the next request."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from exposr_tx.errors import StreamLimit, TunnelNotConnected
+from exposr_tx.interfaces import IAdmission, IRoutes, IUpstream, Origin, VirtualHost
+from exposr_tx.transport.backstream.upstream import QUEUE, TUNNEL, JsonUpstream
+
+__all__ = ["Clients"]
+
+
+@implementer(IAdmission, IRoutes)
+class Clients:
+    """The clients of one server, as who admits them and as who is asked for one of them.
+
+    A client that is free goes before one that is busy; among equals it goes round.
+    Limits and conflicts of exposr's tunnels do not concern them.
+    """
+
+    def __init__(self) -> None:
+        self._upstreams: list[IUpstream] = []
+        self._turn = 0
+        self._vhost = VirtualHost(TUNNEL, True, None, None, (b"http", b""))
+
+    def __repr__(self) -> str:
+        return f"<Clients {len(self)}>"
+
+    def __len__(self) -> int:
+        return len(self._upstreams)
+
+    def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
+        """Anybody, as there."""
+        return succeed(None)
+
+    def plug(self, upstream: IUpstream) -> Deferred[None]:
+        """Take a client into service."""
+        self._upstreams.append(upstream)
+        return succeed(None)
+
+    def unplug(self, upstream: IUpstream, clean: bool) -> None:
+        """The client is gone."""
+        if upstream in self._upstreams:
+            self._upstreams.remove(upstream)
+
+    def virtual_host(self, host: str) -> VirtualHost:
+        """Every host is theirs; whose else it may be is asked before."""
+        return self._vhost
+
+    def choose(self, tunnel_id: str) -> IUpstream:
+        """The client for a request; raises TunnelNotConnected, or StreamLimit where each has
+        as many requests as may wait."""
+        count = len(self._upstreams)
+        best: IUpstream | None = None
+        least = chosen = full = 0
+        for step in range(1, count + 1):
+            turn = (self._turn + step) % count
+            upstream = self._upstreams[turn]
+            if not upstream.accepting:
+                continue
+            load = upstream.load if isinstance(upstream, JsonUpstream) else 0
+            if load > QUEUE:
+                full += 1
+            elif best is None or load < least:
+                best, least, chosen = upstream, load, turn
+                if not load:
+                    break
+        if best is not None:
+            self._turn = chosen
+            return best
+        if full:
+            raise StreamLimit("every client has as many requests as may wait")
+        raise TunnelNotConnected(tunnel_id)

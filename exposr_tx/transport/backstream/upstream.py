@@ -1,0 +1,237 @@
+"""One client that takes JSON messages, as a way to the tunnel's target.
+
+The client works on one request at a time and reads nothing meanwhile, not even
+pings. So the next request waits here, in a queue with a limit, and no silence is
+ever taken for death.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
+from exposr_tx.interfaces import IAdmission, IUpstream, Origin
+from exposr_tx.transport.backstream.exchange import Exchange, remote_of
+from exposr_tx.wire.backstream import Requests
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+
+__all__ = ["QUEUE", "TUNNEL", "JsonUpstream"]
+
+#: What the one tunnel of a backstream server is called, in logs.
+TUNNEL: Final = "backstream"
+#: Requests that wait for one client, besides the one that it works on; more are 503.
+QUEUE: Final = 32
+#: Bytes of bodies, of both directions, that are held for one client: beyond it further bodies
+#: are 503, and the client is asked nothing more until slow visitors have read their answers.
+MAX_HELD: Final = 128 * 1024 * 1024
+#: The websocket close code for what breaks the protocol.
+PROTOCOL_ERROR: Final = 1002
+SHUTTING_DOWN: Final = "Server shutting down"
+
+
+class Messages(Protocol):
+    """What carries a client's messages."""
+
+    def send_text(self, message: bytes) -> None:
+        """Queue one text message."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye and drop the connection, within a second."""
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once."""
+
+
+@implementer(IUpstream)
+class JsonUpstream:
+    """One client that takes JSON messages.
+
+    :param messages: carries them.
+    :param clients: where it is in service.
+    :param clock: for the turns of the reactor.
+    :param peer: the client's address.
+    :param on_message: told of every request that is sent: id, method and path.
+    :param on_gone: called once when it is over, with why.
+
+    :ivar accepting: False once it drains or is gone.
+    :ivar held: bytes of bodies that are held.
+    """
+
+    tunnel_id = TUNNEL
+
+    def __init__(
+        self,
+        messages: Messages,
+        clients: IAdmission,
+        clock: IReactorTime,
+        peer: IAddress,
+        on_message: Callable[[str, str, str], object],
+        on_gone: Callable[[JsonUpstream, str], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.peer = peer
+        self.accepting = True
+        self.alive_at = int(now() * 1000)
+        self._messages = messages
+        self._clients = clients
+        self._clock = clock
+        self._on_message = on_message
+        self._on_gone = on_gone
+        self._now = now
+        self._requests = Requests()
+        self._asked: Exchange | None = None  # None too when its visitor has left
+        self._waiting: deque[Exchange] = deque()
+        self._streams: set[Exchange] = set()
+        self._unanswered: set[Exchange] = set()
+        self.held = 0
+        self._gone = False
+        self._drained: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        state = "gone" if self._gone else "busy" if self._requests.pending else "idle"
+        return f"<JsonUpstream {remote_of(self.peer)} {state}, {len(self._waiting)} waiting>"
+
+    @property
+    def load(self) -> int:
+        """Requests that are worked on, wait, or are being read; and one whose visitor has left,
+        for the client does not know."""
+        abandoned = bool(self._requests.pending) and self._asked is None
+        return len(self._unanswered) + abandoned
+
+    @property
+    def full(self) -> bool:
+        """Whether no more bodies are to be held."""
+        return self.held > MAX_HELD
+
+    def start(self) -> None:
+        """Enter service."""
+        self._clients.plug(self)
+
+    # IUpstream
+
+    def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
+        """A stream for one HTTP exchange; errbacks with StreamLimit or UpstreamGone."""
+        if self._gone or not self.accepting:
+            return fail(UpstreamGone("the client's connection is closed"))
+        if self.load > QUEUE:
+            return fail(StreamLimit(f"{QUEUE} requests wait for the client"))
+        protocol = factory.buildProtocol(self.peer)
+        if protocol is None:
+            return fail(UpstreamGone("nobody wants the stream"))
+        stream = Exchange(self, protocol, origin, self._clock)
+        self._streams.add(stream)
+        self._unanswered.add(stream)
+        protocol.makeConnection(stream)
+        return succeed(protocol)
+
+    def probe(self) -> Deferred[bool]:
+        """Whether it is connected: a busy client answers nothing, so it is not asked."""
+        return succeed(not self._gone)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection, and with 502 the requests that are on it."""
+        if not self._gone:
+            self._messages.close(code, reason)
+            self.lost(reason or f"closed with {code}")
+
+    def go_away(self) -> None:
+        """There is no such message."""
+
+    def drain(self) -> Deferred[None]:
+        """Take no more requests; close after the last one."""
+        self.accepting = False
+        if self._gone:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._drained.append(done)
+        self._check_drained()
+        return done
+
+    def _check_drained(self) -> None:
+        if self._drained and not self._streams and not self._gone:
+            self.close(1001, SHUTTING_DOWN)
+
+    # What streams ask for
+
+    def ready(self, stream: Exchange) -> None:
+        """A stream's request is complete."""
+        self._waiting.append(stream)
+        self._next()
+
+    def answered(self, stream: Exchange) -> None:
+        """A stream needs the client no more: the visitor may read its answer slowly."""
+        self._unanswered.discard(stream)
+
+    def discard(self, stream: Exchange) -> None:
+        """A stream has ended; its request is not sent if it was not."""
+        self._unanswered.discard(stream)
+        self._streams.discard(stream)
+        if stream in self._waiting:
+            self._waiting.remove(stream)
+        if self._asked is stream:
+            self._asked = None
+        self._next()
+        self._check_drained()
+
+    def _next(self) -> None:
+        if self._gone or self._requests.pending or not self._waiting or self.full:
+            return
+        self._asked = self._waiting.popleft()
+        message = self._asked.message()
+        self._messages.send_text(self._requests.ask(message))
+        self._on_message(message.id, message.method, message.path)
+
+    # What the connection tells
+
+    def message(self, data: bytes) -> None:
+        """A message of the client's."""
+        if self._gone:
+            return
+        self.alive_at = int(self._now() * 1000)
+        try:
+            response = self._requests.receive(data)
+        except RemoteProtocolError as error:
+            self.violated(str(error))
+            return
+        asked, self._asked = self._asked, None
+        if asked is not None and response.is_answer and response.is_writable:
+            asked.answered(response)
+        elif asked is not None:
+            asked.broken()
+        if not response.is_answer:
+            self.violated(f"an answer has the code {response.code}")
+            return
+        self._next()
+
+    def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+        """The client breaks the protocol: nobody but it loses anything that was not lost."""
+        if not self._gone:
+            self._messages.close(code, reason)
+            self.lost(reason)
+
+    def lost(self, reason: str) -> None:
+        """The connection is over."""
+        if self._gone:
+            return
+        self._gone = True
+        self.accepting = False
+        self._clients.unplug(self, clean=False)
+        waiting, self._waiting = set(self._waiting), deque()
+        asked, self._asked = self._asked, None
+        for stream in list(self._streams):
+            if stream is asked:
+                stream.broken()
+            elif stream in waiting or not stream.done:
+                stream.not_asked()
+        drained, self._drained = self._drained, []
+        for done in drained:
+            done.callback(None)
+        self._on_gone(self, reason)
