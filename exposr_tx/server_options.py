@@ -323,6 +323,8 @@ class Options(EnvironOptions):
             raise self.error("ingress-tcp-ports", "needs --ingress http,tcp")
         if self["backstream"] and "http" not in self["ingress"]:
             raise self.error("backstream", "needs --ingress http")
+        if self["backstream"] and self["backstream"] == urlsplit(self["api-url"] or "").hostname:
+            raise self.error("backstream", "is the host of --api-url; give it one of its own")
         for name in ("ingress", "transport"):
             if not self[name]:
                 raise self.error(name, "must name one kind at least")

@@ -109,6 +109,16 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("--ingress-tcp-ports 20000-20100", self.refused("--ingress=tcp"))
         self.assertIn("--ingress http,tcp", self.refused("--ingress-tcp-ports=1-2"))
 
+    def test_backstream(self) -> None:
+        """backstream's host is a host, of HTTP ingress, and not the API's."""
+        self.assertEqual(parsed("--backstream", "App.test.")["backstream"], "app.test")
+        for value in ("http://app.test", "app.test:80", "a b", "é.test", ""):
+            self.assertIn("--backstream", self.refused("--backstream", value))
+        ports = ("--ingress", "tcp", "--ingress-tcp-ports", "1-2")
+        self.assertIn("--ingress http", self.refused("--backstream", "app.test", *ports))
+        api = ("--api-url", "http://app.test:8080")
+        self.assertIn("--api-url", self.refused("--backstream", "app.test", *api))
+
     def test_urls(self) -> None:
         """Base URLs are bases: they have no path."""
         self.assertIn("--api-url: must have no path", self.refused("--api-url=http://x/y"))

@@ -25,7 +25,7 @@ __all__ = ["Address", "ClientOptions", "CommandOptions", "ServeOptions", "Top", 
 #: The handshake's own fields, which a user's would break.
 _RESERVED = frozenset(
     {
-        *("backstream-client", "connection", "content-length", "sec-websocket-extensions"),
+        *("connection", "content-length", "sec-websocket-extensions"),
         *("sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version"),
         *("transfer-encoding", "upgrade"),
     }
