@@ -19,6 +19,8 @@ __all__ = [
     "LocalProtocolError",
     "NoToken",
     "PermissionDenied",
+    "PolicyDenied",
+    "PolicyInvalid",
     "RemoteProtocolError",
     "RequestLoop",
     "StorageUnavailable",
@@ -39,9 +41,13 @@ class ExposrError(Exception):
     """Something went wrong that has a name in the API."""
 
     code: ClassVar[str] = "UNKNOWN_ERROR"
-    status: ClassVar[int] = 500
+    status: int = 500
     #: Seconds after which another try makes sense, where the error knows it.
     retry_after: int = 0
+    #: A sentence for whoever gets the answer.
+    detail: str = ""
+    #: Header fields of the answer.
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class BadInput(ExposrError):
@@ -77,6 +83,30 @@ class TooManyFailures(ExposrError):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"too many failed credentials; wait {retry_after} s")
         self.retry_after = retry_after
+
+
+class PolicyDenied(ExposrError):
+    """The operator's policy does not allow the request, or has no answer to it.
+
+    :param status: 403 unless the policy chose another one.
+    :param reason: what the policy says of it.
+    :param fields: header fields that it gives to the answer.
+    """
+
+    code = "POLICY_DENIED"
+    status = 403
+
+    def __init__(
+        self, status: int = 403, reason: str = "", fields: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(reason or "the policy does not allow it")
+        self.status = status
+        self.detail = reason
+        self.fields = fields
+
+
+class PolicyInvalid(ExposrError):
+    """Policies cannot be loaded: a file is missing, does not compile, or uses what is not there."""
 
 
 class AccountNotFound(PermissionDenied):

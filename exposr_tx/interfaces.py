@@ -6,8 +6,8 @@ Rooms know each other through these only; the objects meet in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Connection",
+    "Decision",
     "IAccessLog",
     "IAdmission",
+    "IPolicy",
     "IRoutes",
     "IStorage",
     "ITakeover",
     "IUpstream",
     "Origin",
+    "Question",
     "Record",
     "Tls",
     "VirtualHost",
@@ -44,6 +47,60 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a policy is asked about: a visitor's request, or a client that wants to connect.
+
+    :ivar target: the request's target as it is forwarded; empty where there is no head (TCP).
+    :ivar fields: the header fields as they are forwarded, in their spelling; without Host.
+    :ivar host: the host asked for: lower-case, no port, no trailing dot.
+    :ivar remote_port: 0 where it is not known, behind a proxy.
+    :ivar account: the number of the tunnel's account. A secret.
+    :ivar transport: ``"http"``, ``"websocket"`` (a visitor's upgrade, or a client) or ``"tcp"``.
+    """
+
+    method: str
+    target: bytes = field(repr=False)
+    fields: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    host: str = ""
+    remote_ip: str = ""
+    remote_port: int = 0
+    scheme: str = "http"
+    tunnel: str = ""
+    account: str = field(default="", repr=False)
+    transport: str = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy has decided.
+
+    :ivar outcome: ``"allowed"``; ``"denied"``; and what is denied because there is no answer:
+        ``"undefined"`` (no such package), ``"error"`` (the evaluation failed, or its result is
+        no decision) and ``"timeout"``.
+    :ivar status: the HTTP status of a denial.
+    :ivar reason: a sentence for whoever is denied.
+    :ivar headers: fields for the denial.
+    :ivar set_request_headers: fields that an allowed request gets, in place of its own.
+    """
+
+    outcome: str
+    status: int = 403
+    reason: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    set_request_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def allow(self) -> bool:
+        return self.outcome == "allowed"
+
+    @property
+    def client_status(self) -> int:
+        """The status for a client: that there is no answer is the server's fault there
+        (protocols/backstream.md section 6)."""
+        return self.status if self.outcome == "denied" else 500
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a stream comes from: what ingress knows of the visitor.
 
@@ -53,6 +110,7 @@ class Origin:
         where the traffic has no such thing.
     :ivar host: the server's address that the visitor reached; None where it is not known.
     :ivar tls: None where the visitor came without TLS, or that is not known.
+    :ivar asked: a client's request to connect, where policies are asked about clients.
     """
 
     kind: str
@@ -60,6 +118,7 @@ class Origin:
     base_url: str = ""
     host: IAddress | None = None
     tls: Tls | None = None
+    asked: Question | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +131,8 @@ class VirtualHost:
     :ivar target: ``(scheme, authority)`` of an ``http`` or ``https`` target,
         lower-case, default port left out; None where it is something else.
     :ivar public: ``(scheme, authority)`` of the tunnel's public URL.
+    :ivar policy: the package that decides on its visitors; empty for the server's own.
+    :ivar account: the number of the tunnel's account. A secret.
     """
 
     tunnel_id: str
@@ -79,6 +140,8 @@ class VirtualHost:
     host_header: bytes | None
     target: tuple[bytes, bytes] | None
     public: tuple[bytes, bytes]
+    policy: str = ""
+    account: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +261,19 @@ class ITakeover(Interface):
         :param target: the request target, with its query.
         :param fields: the header fields, names in lower case.
         Errbacks with an ExposrError that the visitor gets as JSON.
+        """
+
+
+class IPolicy(Interface):
+    """The operator's rules on who may do what. What they do not allow is denied."""
+
+    packages: Collection[str] = Attribute("names of the packages that are loaded")
+
+    def decide(package: str, question: Question) -> Decision | Deferred[Decision]:
+        """What a package says. It always has an answer: the Deferred does not errback, and fires
+        within the time that there is to decide.
+
+        :param package: as ``"auth.server"`` for visitors, ``"auth.client"`` for clients.
         """
 
 

@@ -50,10 +50,13 @@ class VirtualHosts:
     """Hosts of HTTP ingress: ``<tunnel-id>.<host of the ingress URL>``.
 
     :param ingress_url: ``scheme://host[:port]`` of ``--ingress-http-url``.
+    :param guarded: whether policies are asked about visitors. Where they are not, a tunnel that
+        has one is closed rather than open to everybody.
     """
 
-    def __init__(self, tunnels: Tunnels, ingress_url: str) -> None:
+    def __init__(self, tunnels: Tunnels, ingress_url: str, guarded: bool = False) -> None:
         self._tunnels = tunnels
+        self._guarded = guarded
         parts = urlsplit(ingress_url)
         self._scheme = parts.scheme
         self._port = parts.port
@@ -104,7 +107,13 @@ class VirtualHosts:
             header = None if mode == "preserve" else mode.encode("ascii", "replace")
         public = _authority(self._scheme, f"{tunnel.id}.{self._suffix}", self._port)
         return VirtualHost(
-            tunnel.id, tunnel.http.enabled, header, target, (self._scheme.encode(), public)
+            tunnel.id,
+            tunnel.http.enabled and (self._guarded or not tunnel.policy),
+            header,
+            target,
+            (self._scheme.encode(), public),
+            tunnel.policy,
+            tunnel.account,
         )
 
 

@@ -1,8 +1,9 @@
 """Console scripts: where a process begins that is not ``twistd``.
 
 ``exposr`` hands over to ``client/script.py``, or, for ``admin … --storage-url``,
-works on a server's storage itself; ``backstream`` to ``backstream/script.py``.
-What a command does not need is not imported: ``exposr --help`` is to answer at once.
+works on a server's storage itself; ``policy test`` needs neither; ``backstream`` hands
+over to ``backstream/script.py``. What a command does not need is not imported:
+``exposr --help`` is to answer at once.
 """
 
 # ruff: noqa: PLC0415
@@ -64,6 +65,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err:
     name, command = options.command()
     if name == "admin account create":
         return _create_account(command, out, err)
+    if name == "policy test":
+        from exposr_tx.policy.trial import trial
+
+        policies, path = command.words
+        return trial(policies, path, command["package"], bool(command["explain"]), out, err)
     from exposr_tx.client.script import run
 
     return run(options, environ, out, err)

@@ -170,6 +170,9 @@ class Building(Protocol):
     async def open(self) -> None:
         """Begin; raises ExposrError."""
 
+    def reload(self) -> None:
+        """Read anew what SIGHUP asks to be read anew."""
+
     async def close(self) -> None:
         """Let go of everything; connections have ended."""
 
@@ -359,7 +362,12 @@ class ServerService(Service):
         Deferred.fromCoroutine(self._drain())
 
     def _hang_up(self, _number: int, _frame: Any) -> None:
-        self._reactor.callFromThread(self._output.reopen)
+        self._reactor.callFromThread(self._read_anew)
+
+    def _read_anew(self) -> None:
+        self._output.reopen()
+        if self._building is not None:
+            self._building.reload()
 
 
 async def _logged(work: Awaitable[None], log: Logger) -> None:

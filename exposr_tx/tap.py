@@ -9,12 +9,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -24,15 +25,25 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining, Transports
-from exposr_tx.errors import ExposrError, PermissionDenied, TunnelNotFound
+from exposr_tx.errors import ExposrError, PermissionDenied, PolicyDenied, TunnelNotFound
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
+from exposr_tx.ingress.guard import VISITORS, Guard, GuardedTakeover, tcp_question
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
-from exposr_tx.interfaces import IAccessLog, IAdmission, IStorage, IUpstream, Origin
+from exposr_tx.interfaces import (
+    Decision,
+    IAccessLog,
+    IAdmission,
+    IPolicy,
+    IStorage,
+    IUpstream,
+    Origin,
+)
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
+from exposr_tx.policy import Policies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
@@ -54,25 +65,46 @@ class Admission:
     """Tokens are the tunnels' business, limits and live state the switchboard's.
 
     :param failures: counts wrong tokens together with wrong accounts.
+    :param policy: is asked about clients; None where there are no policies.
     """
 
     def __init__(
-        self, tunnels: Tunnels, switchboard: Switchboard, failures: FailedCredentials
+        self,
+        tunnels: Tunnels,
+        switchboard: Switchboard,
+        failures: FailedCredentials,
+        policy: IPolicy | None = None,
     ) -> None:
         self._tunnels = tunnels
         self._switchboard = switchboard
         self._failures = failures
+        self._policy = policy
 
     def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._admit(tunnel_id, token, origin.peer))
+        return Deferred.fromCoroutine(self._admit(tunnel_id, token, origin))
 
-    async def _admit(self, tunnel_id: str, token: str, peer: IAddress) -> None:
-        self._failures.check(peer)
+    async def _admit(self, tunnel_id: str, token: str, origin: Origin) -> None:
+        self._failures.check(origin.peer)
         try:
+            if self._policy is not None:
+                # Before the token, which is used up when it is accepted.
+                await self._ask(self._policy, tunnel_id, origin)
             await self._tunnels.admit(tunnel_id, token)
-        except (PermissionDenied, TunnelNotFound):
-            self._failures.count(peer)
+        except (PermissionDenied, PolicyDenied, TunnelNotFound):
+            self._failures.count(origin.peer)
             raise
+
+    async def _ask(self, policy: IPolicy, tunnel_id: str, origin: Origin) -> None:
+        if origin.asked is None:
+            raise PolicyDenied(500)
+        try:
+            account = (await self._tunnels.get(tunnel_id)).account
+        except TunnelNotFound:
+            account = ""  # the answer must not tell which tunnels there are
+        question = replace(origin.asked, tunnel=tunnel_id, account=account)
+        decision = await decided(policy.decide("auth.client", question))
+        if not decision.allow:
+            raise PolicyDenied(decision.client_status, decision.reason, decision.headers)
 
     def plug(self, upstream: IUpstream) -> Deferred[None]:
         return Deferred.fromCoroutine(self._switchboard.plug(upstream))
@@ -81,11 +113,17 @@ class Admission:
         self._switchboard.unplug(upstream, clean)
 
 
+async def decided(decision: Decision | Deferred[Decision]) -> Decision:
+    """A decision that may still be on its way."""
+    return decision if isinstance(decision, Decision) else await decision
+
+
 class Rooms:
     """Everything behind a server's doors.
 
     :param ingress_url: base of the tunnels' public names.
     :param tcp_interface: the address for the ports of TCP ingress.
+    :param policies: asked about visitors and clients; None where there are none.
     """
 
     log = Logger()
@@ -99,7 +137,9 @@ class Rooms:
         doors: Sequence[Door],
         ingress_url: str,
         tcp_interface: str,
+        policies: Policies | None = None,
     ) -> None:
+        self._policies = policies
         api_host = urlsplit(options["api-url"] or "").hostname
         self._reactor = reactor
         self._storage = storage
@@ -128,7 +168,7 @@ class Rooms:
             reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
         )
         transport = WebsocketEndpoint(
-            Admission(self._tunnels, self._switchboard, failures),
+            Admission(self._tunnels, self._switchboard, failures, policies),
             reactor,
             options["limit-streams"],
         )
@@ -140,19 +180,24 @@ class Rooms:
             max_connections=options["transport-max-connections"],
             allow_registration=bool(options["allow-registration"]),
             ws_protocols=(SUBPROTOCOL,),
+            policies=None if policies is None else (lambda: policies.packages - {"auth.client"}),
         )
         api = Api(accounts, self._tunnels, self._switchboard, settings, failures)
         site = SiteUpstream(api.site(reactor), reactor)
-        hosts = VirtualHosts(self._tunnels, ingress_url) if "http" in options["ingress"] else None
+        guarded = policies is not None
+        http = "http" in options["ingress"]
+        hosts = VirtualHosts(self._tunnels, ingress_url, guarded) if http else None
         shared: dict[str, Any] = {
             "access_log": access_log,
             "trust": Trust(options["trusted-proxy"]),
             "node_id": secrets.token_hex(20),
             "scheme": urlsplit(ingress_url).scheme,
             "api_path": route,
+            "guard": Guard(policies, bool(options["policy-raw-paths"])) if policies else None,
             **_bounds(options),
         }
         deadlines = Deadlines(reactor)
+        takeover = GuardedTakeover(transport) if guarded else transport
 
         transports: list[WebsocketEndpoint] = [transport]
         kind: Callable[..., HTTPIngressFactory] = HTTPIngressFactory
@@ -171,14 +216,20 @@ class Rooms:
                 deadlines,
                 routes=Routes(hosts if "ingress" in roles else None, self._switchboard, api_host),
                 api=site if "api" in roles else None,
-                takeover=transport if "api" in roles else None,
+                takeover=takeover if "api" in roles else None,
                 **shared,
             )
 
         https = {d.roles: http_ingress(d.roles) for d in doors if "admin" not in d.roles}
         self._factories: dict[tuple[str, ...], IProtocolFactory] = {**https}
         self._factories["admin",] = admin_site(self.health, reactor)
-        self._tcp = TCPIngress(reactor, self._switchboard.choose, access_log, tcp_interface)
+        self._tcp = TCPIngress(
+            reactor,
+            self._switchboard.choose,
+            access_log,
+            tcp_interface,
+            self._admit_tcp if guarded else None,
+        )
         self._with_tcp = "tcp" in options["ingress"]
         self.draining = Draining(
             reactor,
@@ -203,10 +254,19 @@ class Rooms:
             self._tunnel_changed(tunnel.id, None, tunnel)
         if self._expire_every:
             self._expiry.start(self._expire_every, now=False)
+        if self._policies is not None:
+            self._policies.start()
         self.health.ready()
+
+    def reload(self) -> None:
+        """Read the policies anew."""
+        if self._policies is not None:
+            self._policies.reload()
 
     async def close(self) -> None:
         """Let go of the storage."""
+        if self._policies is not None:
+            self._policies.stop()
         if self._expiry.running:
             self._expiry.stop()
         await self._storage.close()
@@ -216,10 +276,23 @@ class Rooms:
             self._switchboard.forget(tunnel_id)
         if not self._with_tcp:
             return
-        if new is not None and new.tcp.enabled and new.tcp.port:
+        # A tunnel that has a policy is closed where nobody asks it.
+        open_to_all = new is not None and not new.policy
+        guarded = self._policies is not None or open_to_all
+        if new is not None and new.tcp.enabled and new.tcp.port and guarded:
             self._tcp.publish(tunnel_id, new.tcp.port)
         else:
             self._tcp.withdraw(tunnel_id)
+
+    def _admit_tcp(self, tunnel_id: str, origin: Origin) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ask_tcp(tunnel_id, origin))
+
+    async def _ask_tcp(self, tunnel_id: str, origin: Origin) -> None:
+        assert self._policies is not None
+        tunnel = self._tunnels.peek(tunnel_id) or await self._tunnels.get(tunnel_id)
+        question = tcp_question(origin, tunnel_id, tunnel.account)
+        if not (await decided(self._policies.decide(tunnel.policy or VISITORS, question))).allow:
+            raise PolicyDenied
 
     async def _expire(self) -> None:
         try:
@@ -296,6 +369,12 @@ def makeService(options: Options) -> ServerService:
         storage = open_storage(options["storage-url"], reactor)  # type: ignore[arg-type]
     except ExposrError as problem:
         raise SystemExit(f"twistd exposr: --{problem}") from None
+    policies = None
+    try:
+        if options["policy"]:
+            policies = open_policies(options["policy"], reactor, time.time)
+    except ExposrError as problem:
+        raise SystemExit(f"twistd exposr: --policy: {problem}") from None
 
     def build(doors: Sequence[Door]) -> Rooms:
         entries = [door for door in doors if "ingress" in door.roles]
@@ -311,6 +390,7 @@ def makeService(options: Options) -> ServerService:
             doors,
             options["ingress-http-url"] or public,
             "::" if wide else "0.0.0.0",
+            policies,
         )
 
     return ServerService(

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from treq.client import HTTPClient
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
@@ -49,6 +49,7 @@ from exposr_tx.client.endpoint import Events
 from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
 from exposr_tx.client.rest import http_client
 from exposr_tx.client.trust import Trust
+from exposr_tx.policy import Policies, PolicySet
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door
 from exposr_tx.storage import MemoryStorage
@@ -209,10 +210,31 @@ class Tunnel:
         )
         storage = MemoryStorage()
         url = f"http://{DOMAIN}"
-        rooms = Rooms(parsed, self.reactor, storage, None, [Door(ROLES, ())], url, "::")
+        rooms = Rooms(
+            parsed,
+            self.reactor,
+            storage,
+            None,
+            [Door(ROLES, ())],
+            url,
+            "::",
+            self._policies(parsed),
+        )
         self._now(Deferred.fromCoroutine(rooms.open()))
         accounts = Accounts(storage, time.time)
         return rooms, self._now(Deferred.fromCoroutine(accounts.create())).id
+
+    def _policies(self, parsed: Options) -> Policies | None:
+        paths = parsed["policy"]
+        if not paths:
+            return None
+        return Policies(
+            paths,
+            PolicySet(paths, 1),
+            self.reactor,
+            time.time,
+            lambda work, seconds, otherwise: maybeDeferred(work),
+        )
 
     def _endpoint(
         self, address: IAddress, public: IProtocolFactory | None = None

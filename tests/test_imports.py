@@ -15,7 +15,17 @@ EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
     *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "logs", "routing"),
-    *("memory", "monotonic", "rounds", "splice", "storage", "transport", "tunnels", "wire"),
+    *(
+        "memory",
+        "monotonic",
+        "policy",
+        "rounds",
+        "splice",
+        "storage",
+        "transport",
+        "tunnels",
+        "wire",
+    ),
 }
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
@@ -34,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
+    "policy": set(),
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
@@ -54,6 +65,7 @@ OUTSIDE = {
     "autobahn": {"transport"},
     "txredisapi": {"storage"},
     "prometheus_client": {"metrics"},
+    "regopy": {"policy"},
 }
 #: The package itself: its version.
 ITSELF = "exposr_tx"

@@ -397,6 +397,9 @@ class Rooms:
     async def open(self) -> None:
         self.told.append("open")
 
+    def reload(self) -> None:
+        self.told.append("reload")
+
     async def close(self) -> None:
         self.told.append("close")
 

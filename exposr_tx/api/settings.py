@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ class ApiSettings:
     :ivar max_connections: ``--transport-max-connections``.
     :ivar allow_registration: whether anybody may create an account.
     :ivar ws_protocols: what clients may offer as a websocket subprotocol.
+    :ivar policies: names of the packages that a tunnel may choose for its visitors; None where the
+        server has no policies.
     :ivar tcp_host: the host of ``tcp://host:port``; empty for the ingress URL's.
     """
 
@@ -32,6 +35,7 @@ class ApiSettings:
     allow_registration: bool = False
     tcp_host: str = ""
     ws_protocols: tuple[str, ...] = ()
+    policies: Callable[[], Collection[str]] | None = None
 
     def http_url(self, tunnel_id: str) -> str:
         """A tunnel's public URL, with a slash at its end."""

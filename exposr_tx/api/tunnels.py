@@ -102,6 +102,8 @@ class TunnelRoutes:
         check_tunnel_id(tunnel_id)
         change = check_change(body)
         account = await self._credentials.of(request)
+        if change.policy:
+            self._check_policy(change.policy)
         asked = {
             "http": change.http_enabled,
             "sni": change.sni_enabled,
@@ -111,11 +113,20 @@ class TunnelRoutes:
             raise ConfigRefused("ingress_administratively_disabled")
         return change, account
 
+    def _check_policy(self, package: str) -> None:
+        if self._settings.policies is None:
+            raise BadInput('"policy" must be null: the server runs without policies')
+        packages = self._settings.policies()
+        if package not in packages:
+            names = ", ".join(sorted(packages))
+            raise BadInput(f'"policy" must be null or one of [{names}]')
+
     def _answer(self, request: Request, tunnel: Tunnel) -> bytes:
         return send_json(request, 200, self._shown(request, tunnel))
 
     def _shown(self, request: Request, tunnel: Tunnel) -> dict[str, Any]:
-        """A tunnel's JSON: what is not there is left out, never null."""
+        """A tunnel's JSON: what is not there is left out; null is the policy that is the server's
+        own."""
         state = self._connections.state(tunnel.id)
         connection: dict[str, Any] = {
             "connected": state.connected,
@@ -125,7 +136,7 @@ class TunnelRoutes:
             time = getattr(state, name)
             if time is not None:
                 connection[name] = time
-        return {
+        shown: dict[str, Any] = {
             "id": tunnel.id,
             "connection": connection,
             "transport": self._transport(request, tunnel),
@@ -133,6 +144,9 @@ class TunnelRoutes:
             "target": {"url": tunnel.target_url} if tunnel.target_url else {},
             "created_at": _iso(tunnel.created_at),
         }
+        if self._settings.policies is not None or tunnel.policy:
+            shown["policy"] = tunnel.policy or None
+        return shown
 
     def _transport(self, request: Request, tunnel: Tunnel) -> dict[str, Any]:
         transport: dict[str, Any] = {"max_connections": self._settings.max_connections}

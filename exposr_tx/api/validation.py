@@ -112,6 +112,10 @@ def _target_url(path: str, value: Any) -> str:
     return url
 
 
+def _policy(path: str, value: Any) -> str:
+    return "" if value is None else _text(path, value)
+
+
 def _host_header(path: str, value: Any) -> str:
     if value is None:
         return "target"
@@ -170,6 +174,7 @@ _SCHEMA: Mapping[str, Any] = {
         "tcp": {"enabled": ("tcp_enabled", _boolean), "port": ("tcp_port", _port)},
     },
     "target": {"url": ("target_url", _target_url)},
+    "policy": ("policy", _policy),
     "transport": {
         "ws": {"enabled": ("ws_enabled", _boolean)},
         "ssh": {"enabled": ("ssh_enabled", _boolean)},

@@ -75,6 +75,9 @@ class Rooms:
     async def open(self) -> None:
         """There is nothing to read first."""
 
+    def reload(self) -> None:
+        """SIGHUP: there is nothing to be read anew but the log file."""
+
     async def close(self) -> None:
         """There is nothing to let go of."""
 

@@ -188,6 +188,23 @@ class Tunnel(Command):
         super().parseOptions(words)
 
 
+class PolicyTest(Command):
+    synopsis_words = "DIR INPUT.json"
+    longdesc = (
+        "Evaluate policies on an input, as a server would, and print the decision. "
+        "INPUT.json holds the input's fields; - is standard input. Exit status: 0 allowed, "
+        "1 denied, 2 what is given cannot be used."
+    )
+    optFlags = [["explain", None, "Tell what was loaded and read, and what each rule gives."]]
+    optParameters = [["package", None, "auth.server", "The package to ask."]]
+    least = most = 2
+
+
+class Policy(Command):
+    synopsis_words = "test"
+    subCommands = [("test", None, PolicyTest, "Evaluate policies on an input.")]
+
+
 class AdminAccountCreate(Command):
     longdesc = "Make an account in a server's storage, whether the server runs or not."
     optParameters = [
@@ -255,6 +272,7 @@ class ExposrOptions(Command):
     subCommands = [
         ("tunnel", None, Tunnel, "Make, connect and look after tunnels."),
         ("account", None, Account, "Register an account."),
+        ("policy", None, Policy, "Try policies out."),
         ("admin", None, Admin, "Administer a server."),
     ]
 

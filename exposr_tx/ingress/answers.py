@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -39,12 +40,14 @@ def error_answer(
     body: bool = True,
     detail: str = "",
     retry_after: int = 0,
+    fields: Iterable[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """A whole response ``{"error": code}``.
 
     :param body: False for an answer to HEAD.
     :param detail: a sentence for people, in ``field``.
     :param retry_after: seconds, where they are known better than by the status.
+    :param fields: more header fields.
     """
     content = {"error": code, "request_id": request_id}
     if detail:
@@ -59,6 +62,7 @@ def error_answer(
     retry_after = retry_after or _RETRY_AFTER.get(status, 0)
     if retry_after:
         lines.append(b"Retry-After: %d\r\n" % retry_after)
+    lines += [b"%b: %b\r\n" % pair for pair in fields]
     if close:
         lines.append(b"Connection: close\r\n")
     lines.append(b"\r\n")

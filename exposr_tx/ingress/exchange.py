@@ -249,7 +249,9 @@ class Exchange:
                 self._id.decode(),
                 close=self._close,
                 body=body,
+                detail=error.detail,
                 retry_after=error.retry_after,
+                fields=error.fields,
             )
         )
         self._finish()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -25,6 +26,9 @@ from exposr_tx.ingress.tunnelled import TunnelExchange
 from exposr_tx.ingress.visitor import VisitorConnection
 from exposr_tx.interfaces import IAccessLog, IRoutes, ITakeover, IUpstream
 from exposr_tx.wire.http1 import RESPONSE_LIMITS, Limits, Request
+
+if TYPE_CHECKING:
+    from exposr_tx.ingress.guard import Guard
 
 __all__ = ["HTTPIngressFactory", "Timeouts"]
 
@@ -58,6 +62,7 @@ class HTTPIngressFactory(Factory):
     :param takeover: the websocket transport's endpoint.
     :param node_id: this server's unguessable name, for loop detection.
     :param scheme: the scheme of public URLs.
+    :param guard: asks policies about visitors; None where there are none.
     :param api_path: an API path as the access log may show it.
     :ivar requests: how many requests there have been.
     """
@@ -81,6 +86,7 @@ class HTTPIngressFactory(Factory):
         timeouts: Timeouts | None = None,
         pool_idle: float = 60.0,
         api_path: Callable[[bytes], bytes] = bytes,
+        guard: Guard | None = None,
     ) -> None:
         self.clock = clock
         self.deadlines = deadlines
@@ -93,6 +99,7 @@ class HTTPIngressFactory(Factory):
         self.response_limits = response_limits
         self.timeouts = timeouts or Timeouts()
         self.api_path = api_path
+        self._tunnelled = TunnelExchange if guard is None else guard.exchange
         self.writer = RequestWriter(node_id.encode(), scheme.encode())
         self.pool = Pool(deadlines, pool_idle)
         self.connections: set[VisitorConnection] = set()
@@ -118,7 +125,7 @@ class HTTPIngressFactory(Factory):
         if self.routes is not None:
             found = self.routes.virtual_host(request.host.decode())
             if found is not None:
-                return TunnelExchange(visitor, request, request_id, self.routes, found)
+                return self._tunnelled(visitor, request, request_id, self.routes, found)
         if self.api is None:
             raise TunnelNotFound(request.host.decode())
         return LocalExchange(visitor, request, request_id, self.api, self.takeover)

@@ -29,6 +29,9 @@ from exposr_tx.splice import Side, Splice
 
 __all__ = ["TCPIngress"]
 
+#: Whether a visitor of a tunnel may come in.
+Admit = Callable[[str, Origin], "Deferred[None]"]
+
 #: Connections that may wait to be accepted.
 BACKLOG = 1024
 
@@ -47,6 +50,7 @@ class _VisitorSide(Side):
 
     def __init__(self, port: _Port) -> None:
         self._port = port
+        self._admitting: Deferred[None] | None = None
         self._opening: Deferred[IProtocol] | None = None
         self._started = 0.0
 
@@ -56,6 +60,15 @@ class _VisitorSide(Side):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(1)
         self._port.sides.add(self)
+        origin = Origin("tcp", self.transport.getPeer(), host=self.transport.getHost())
+        if self._port.admit is None:
+            self._open(origin)
+            return
+        admitting = self._admitting = self._port.admit(self._port.tunnel_id, origin)
+        admitting.addCallback(lambda _: self._open(origin)).addErrback(self._not_opened)
+
+    def _open(self, origin: Origin) -> None:
+        self._admitting = None
         try:
             upstream = self._port.choose(self._port.tunnel_id)
         except ExposrError as error:
@@ -63,14 +76,17 @@ class _VisitorSide(Side):
             return
         opening = self._opening = upstream.connect(
             _Streams(),
-            Origin("tcp", self.transport.getPeer(), host=self.transport.getHost()),
+            origin,
         )
         opening.addCallbacks(self._opened, self._not_opened)
         opening.addErrback(self._not_opened)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._port.sides.discard(self)
+        admitting, self._admitting = self._admitting, None
         opening, self._opening = self._opening, None
+        if admitting is not None:
+            admitting.cancel()
         if opening is not None:
             opening.cancel()
         super().connectionLost(reason)
@@ -85,7 +101,7 @@ class _VisitorSide(Side):
         Splice(self, stream, ended).start()
 
     def _not_opened(self, failure: Failure) -> None:
-        self._opening = None
+        self._admitting = self._opening = None
         if failure.check(CancelledError):
             self._log(499, 0)
             return
@@ -131,12 +147,14 @@ class _Port(Factory):
         choose: Callable[[str], IUpstream],
         clock: IReactorTime,
         access_log: IAccessLog | None,
+        admit: Admit | None,
     ) -> None:
         self.tunnel_id = tunnel_id
         self.number = number
         self.choose = choose
         self.clock = clock
         self.access_log = access_log
+        self.admit = admit
         self.sides: set[_VisitorSide] = set()
         self.listening: IListeningPort | None = None
 
@@ -155,6 +173,7 @@ class TCPIngress:
     :param reactor: provides IReactorTCP and IReactorTime.
     :param choose: gives an upstream of a tunnel; see IRoutes.
     :param interface: the address to listen on; ``::`` takes IPv4 too.
+    :param admit: whether a visitor may come in; errbacks with an ExposrError. None: all may.
     """
 
     log = Logger()
@@ -165,12 +184,14 @@ class TCPIngress:
         choose: Callable[[str], IUpstream],
         access_log: IAccessLog | None,
         interface: str = "::",
+        admit: Admit | None = None,
     ) -> None:
         self._reactor: IReactorTCP = reactor
         self._clock: IReactorTime = reactor
         self._choose = choose
         self._access_log = access_log
         self._interface = interface
+        self._admit = admit
         self._ports: dict[str, _Port] = {}
 
     def publish(self, tunnel_id: str, number: int) -> None:
@@ -179,7 +200,7 @@ class TCPIngress:
         if current is not None and current.number == number:
             return
         self.withdraw(tunnel_id)
-        port = _Port(tunnel_id, number, self._choose, self._clock, self._access_log)
+        port = _Port(tunnel_id, number, self._choose, self._clock, self._access_log, self._admit)
         try:
             port.listening = self._reactor.listenTCP(
                 number,

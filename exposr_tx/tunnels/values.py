@@ -72,6 +72,7 @@ class Tunnel:
 
     :ivar account: the number of the account that owns it. A secret.
     :ivar target_url: what the client connects to; empty when there is none.
+    :ivar policy: the package that decides on visitors; empty for the server's own.
     :ivar seen_at: when it was last known to be connected, else made.
     :ivar version: the stored record's.
     """
@@ -87,6 +88,7 @@ class Tunnel:
     ws_enabled: bool = False
     ssh_enabled: bool = False
     target_url: str = ""
+    policy: str = ""
     version: int = field(default=0, compare=False, repr=False)
 
 
@@ -97,6 +99,7 @@ class Change:
     :ivar alt_names: ``()`` clears them.
     :ivar tcp_port: 0 leaves the choice to the server.
     :ivar target_url: ``""`` removes the target.
+    :ivar policy: ``""`` goes back to the server's own.
     """
 
     http_enabled: bool | None = None
@@ -108,6 +111,7 @@ class Change:
     ws_enabled: bool | None = None
     ssh_enabled: bool | None = None
     target_url: str | None = None
+    policy: str | None = None
 
 
 def merge(tunnel: Tunnel, change: Change) -> Tunnel:
@@ -125,6 +129,7 @@ def merge(tunnel: Tunnel, change: Change) -> Tunnel:
         ws_enabled=_or(change.ws_enabled, tunnel.ws_enabled),
         ssh_enabled=_or(change.ssh_enabled, tunnel.ssh_enabled),
         target_url=_or(change.target_url, tunnel.target_url),
+        policy=_or(change.policy, tunnel.policy),
     )
 
 
@@ -145,6 +150,7 @@ def to_json(tunnel: Tunnel) -> dict[str, Any]:
         "ws_enabled": tunnel.ws_enabled,
         "ssh_enabled": tunnel.ssh_enabled,
         "target_url": tunnel.target_url,
+        "policy": tunnel.policy,
     }
 
 
@@ -163,6 +169,7 @@ def from_json(tunnel_id: str, value: Mapping[str, Any], version: int) -> Tunnel:
         ws_enabled=value["ws_enabled"],
         ssh_enabled=value["ssh_enabled"],
         target_url=value["target_url"],
+        policy=value.get("policy", ""),  # records of earlier versions have none
         version=version,
     )
 

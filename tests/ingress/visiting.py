@@ -181,6 +181,7 @@ class Visit:
         timeouts: Timeouts | None = None,
         api: Targets | None = None,
         takeover: Any = None,
+        guard: Any = None,
     ) -> None:
         self.clock = Clock()
         self.targets = Targets()
@@ -197,6 +198,7 @@ class Visit:
             node_id="node-1",
             limits=limits,
             timeouts=timeouts,
+            guard=guard,
         )
 
     def visitor(self) -> Wire:

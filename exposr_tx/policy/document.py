@@ -1,0 +1,222 @@
+"""The input of a policy: what of a Question stands in it, and by which names.
+
+``method``, ``path``, ``header`` and ``remote`` are backstream's, the rest is
+ours. Only fields that a policy mentions are worked out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from ipaddress import IPv6Address, ip_address, ip_network
+from operator import attrgetter
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote
+
+from exposr_tx.interfaces import Question
+
+__all__ = ["ALL_FIELDS", "ALWAYS_NEW", "FIELDS", "Reading", "completed"]
+
+
+def _path(question: Question) -> str:
+    return unquote(_raw_path(question))
+
+
+def _raw_path(question: Question) -> str:
+    return question.target.partition(b"?")[0].decode("latin-1")
+
+
+def _raw_query(question: Question) -> str:
+    return question.target.partition(b"?")[2].decode("latin-1")
+
+
+def _query(question: Question) -> dict[str, list[str]]:
+    return parse_qs(_raw_query(question), keep_blank_values=True, max_num_fields=None)
+
+
+def _header(question: Question) -> dict[str, str]:
+    """The first value of each field, names as Go writes them."""
+    first: dict[str, str] = {}
+    for name, value in question.fields:
+        first.setdefault(canonical(name.decode("latin-1")), value.decode("utf-8", "replace"))
+    return first
+
+
+def _headers(question: Question) -> dict[str, list[str]]:
+    """All values of each field, names in lower case."""
+    values: dict[str, list[str]] = {}
+    for name, value in question.fields:
+        text = value.decode("utf-8", "replace")
+        values.setdefault(name.decode("latin-1").lower(), []).append(text)
+    return values
+
+
+def _remote(question: Question) -> str:
+    host = f"[{question.remote_ip}]" if ":" in question.remote_ip else question.remote_ip
+    return f"{host}:{question.remote_port}"
+
+
+#: Each field and how it is found; ``time`` comes from the clock.
+_FIELDS: Final[Mapping[str, Callable[[Question], Any]]] = {
+    "method": lambda question: question.method,
+    "path": _path,
+    "raw_path": _raw_path,
+    "query": _query,
+    "raw_query": _raw_query,
+    "host": lambda question: question.host,
+    "header": _header,
+    "headers": _headers,
+    "remote": _remote,
+    "remote_ip": lambda question: question.remote_ip,
+    "remote_port": lambda question: question.remote_port,
+    "scheme": lambda question: question.scheme,
+    "tunnel": lambda question: question.tunnel,
+    "account": lambda question: question.account,
+    "transport": lambda question: question.transport,
+    # Filled in by Reading, which knows the networks.
+    "within": lambda question: {},
+}
+#: Stands among the fields where the input is read as a whole.
+ALL_FIELDS: Final = "*"
+
+FIELDS: Final = frozenset({*_FIELDS, "time"})
+#: Fields of which one key may be all that is read.
+_OBJECTS: Final = frozenset({"header", "headers", "query", "within"})
+#: Fields that differ from one connection, or moment, to the next: what was decided with one of
+#: them is of no use for the next request.
+ALWAYS_NEW: Final = frozenset({"time", "remote", "remote_port"})
+
+
+#: Addresses of which it is known in which networks they are.
+MAX_KNOWN: Final = 4096
+
+
+def canonical(name: str) -> str:
+    """A field name as Go spells it: ``x-foo-bar`` is ``X-Foo-Bar``."""
+    return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+class Reading:
+    """What of the input a set of policies reads.
+
+    :param mentioned: fields, as ``method`` or, where one key of an object is read,
+        ``header.Authorization``; ALL_FIELDS for all there is. The keys of ``within`` are networks.
+    :ivar lasting: whether the same input is likely to come again.
+    """
+
+    __slots__ = ("_has", "_keys", "_networks", "_parts", "lasting", "unknown")
+
+    def __init__(self, mentioned: Iterable[str]) -> None:
+        names = set(mentioned)
+        self._networks = {
+            name.partition(".")[2]: ip_network(name.partition(".")[2], strict=False)
+            for name in names
+            if name.startswith("within.")
+        }
+        keys: dict[str, set[str] | None] = dict.fromkeys(FIELDS) if ALL_FIELDS in names else {}
+        for name in names - {ALL_FIELDS}:
+            field, _, key = name.partition(".")
+            known = keys.setdefault(field, set())
+            if not key or field not in _OBJECTS:
+                keys[field] = None
+            elif known is not None:
+                known.add(key)
+        #: Fields that no input has.
+        self.unknown = sorted(keys.keys() - FIELDS)
+        self._keys = {field: keys[field] for field in keys if field in FIELDS}
+        self.lasting = not keys.keys() & ALWAYS_NEW
+        self._has: dict[str, dict[str, bool]] = {}
+        self._parts = [self._part(field, keys[field]) for field in sorted(self._keys)]
+
+    def _part(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
+        """What of a question a field is made of."""
+        if field in ("header", "headers"):
+            if keys is None:
+                return lambda question: question.fields
+            names = {key.lower().encode() for key in keys}
+            return lambda question: [pair for pair in question.fields if pair[0].lower() in names]
+        if field == "within":
+            return lambda question: [*self._within(question.remote_ip).values()]
+        if field in ("path", "raw_path"):
+            return lambda question: question.target.partition(b"?")[0]
+        if field in ("query", "raw_query"):
+            return lambda question: question.target
+        return attrgetter(field) if field not in ALWAYS_NEW else lambda question: None
+
+    def key(self, package: str, question: Question) -> bytes:
+        """What is the same for questions with the same input, only; credentials cannot be told
+        from it. A fifth of what it takes to work the input out."""
+        parts = [package, *[part(question) for part in self._parts]]
+        return blake2b(repr(parts).encode(), digest_size=16).digest()
+
+    def of(self, question: Question, now: Callable[[], float]) -> dict[str, Any]:
+        """The input for a question.
+
+        :param now: epoch seconds; ``time`` is in nanoseconds, as Rego's functions have it.
+        """
+        found: dict[str, Any] = {}
+        for field, keys in self._keys.items():
+            if field == "time":
+                found[field] = int(now() * 1_000_000_000)
+                continue
+            if field == "within":
+                found[field] = self._within(question.remote_ip)
+                continue
+            value = _FIELDS[field](question)
+            if keys is not None:
+                value = {key: value[key] for key in keys if key in value}
+            found[field] = value
+        return found
+
+    def _within(self, text: str) -> dict[str, bool]:
+        """Which of the networks have an address."""
+        has = self._has.get(text)
+        if has is None:
+            try:
+                address = ip_address(text)
+            except ValueError:
+                return dict.fromkeys(self._networks, False)
+            if isinstance(address, IPv6Address) and address.ipv4_mapped:
+                address = address.ipv4_mapped
+            has = {name: address in network for name, network in self._networks.items()}
+            if len(self._has) >= MAX_KNOWN:
+                self._has.clear()
+            self._has[text] = has
+        return has
+
+    def part_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What is read of an input that a person wrote down."""
+        given = {**given, "within": self._within(str(given.get("remote_ip", "")))}
+        return {
+            field: {key: text for key, text in value.items() if key in keys}
+            if isinstance(value, dict) and (keys := self._keys[field]) is not None
+            else value
+            for field, value in given.items()
+            if field in self._keys
+        }
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """An input that a person wrote down, with what follows from it: ``remote_ip`` from ``remote``,
+    ``headers`` from ``header``, ``raw_path`` from ``path``."""
+    found = dict(given)
+    remote = given.get("remote")
+    if isinstance(remote, str):
+        host, _, port = remote.rpartition(":") if remote.count(":") == 1 else (remote, "", "")
+        if remote.startswith("["):
+            host, _, port = remote[1:].partition("]:")
+        found.setdefault("remote_ip", host.strip("[]"))
+        if port.isdigit():
+            found.setdefault("remote_port", int(port))
+    header, headers = given.get("header"), given.get("headers")
+    if isinstance(header, dict):
+        found.setdefault("headers", {name.lower(): [value] for name, value in header.items()})
+    elif isinstance(headers, dict):
+        found["header"] = {
+            canonical(name): values[0]
+            for name, values in headers.items()
+            if isinstance(values, list) and values
+        }
+    if isinstance(given.get("path"), str):
+        found.setdefault("raw_path", given["path"])
+    return found

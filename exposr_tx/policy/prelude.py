@@ -1,0 +1,168 @@
+"""What the embedded engine lacks and policies need, written in Rego: ``net.cidr_contains``.
+
+Calls of it are rewritten before a module is compiled. Where a network that is
+written down is to have the visitor's address, the answer comes with the input
+(``within``); else the prelude's function is called. Its second argument is an
+address, with or without a port. IPv4 and IPv6 are compared by their hexadecimal
+digits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from exposr_tx.policy.words import STRING, Word
+
+__all__ = ["CIDR_CONTAINS", "PACKAGE", "PRELUDE", "closing", "rewritten"]
+
+PACKAGE: Final = "exposr_tx_prelude"
+
+#: What is known to be the visitor's address.
+_VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
+CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
+
+#: Functions with several bodies and tables of digits made it 20 ms; now it is one.
+PRELUDE: Final = f"""
+package {PACKAGE}
+
+cidr_contains(network, address) := found if {{
+    parts := split(network, "/")
+    base := digits(parts[0])
+    other := digits(host(address))
+    found := same(base, other, length_of(parts, count(base) * 4))
+}}
+
+length_of(parts, most) := most if count(parts) == 1
+length_of(parts, most) := length if {{
+    count(parts) == 2
+    length := to_number(parts[1])
+    length >= 0
+    length <= most
+}}
+
+same(base, other, length) := found if {{
+    whole := bits.rsh(length, 2)
+    shift := 4 - bits.and(length, 3)
+    mine := indexof("0123456789abcdef", substring(base, whole, 1))
+    theirs := indexof("0123456789abcdef", substring(other, whole, 1))
+    found := [count(base), substring(base, 0, whole), bits.rsh(mine, shift)] ==
+        [count(other), substring(other, 0, whole), bits.rsh(theirs, shift)]
+}}
+
+# An address without its port, zone and brackets; a mapped IPv4 address as IPv4.
+host(text) := unmapped(trim_prefix(split(split(text, "]")[0], "%")[0], "[")) if {{
+    startswith(text, "[")
+}}
+host(text) := split(text, ":")[0] if {{
+    not startswith(text, "[")
+    count(split(text, ":")) <= 2
+}}
+host(text) := unmapped(split(text, "%")[0]) if {{
+    not startswith(text, "[")
+    count(split(text, ":")) > 2
+}}
+
+unmapped(text) := trim_prefix(lower(text), "::ffff:") if {{
+    startswith(lower(text), "::ffff:")
+    contains(text, ".")
+}}
+unmapped(text) := text if not contains(text, ".")
+
+digits(text) := concat("", [pair |
+    some octet in split(text, ".")
+    pair := octet_digits(octet)
+]) if {{
+    regex.match(`^[0-9]{{1,3}}(\\.[0-9]{{1,3}}){{3}}$`, text)
+    every octet in split(text, ".") {{ to_number(octet) <= 255 }}
+}}
+digits(text) := concat("", [group |
+    some word in groups(lower(text))
+    group := substring(concat("", ["0000", word]), count(word), 4)
+]) if {{
+    regex.match(`^[0-9A-Fa-f:]*:[0-9A-Fa-f:]*$`, text)
+    every word in split(text, ":") {{ count(word) <= 4 }}
+    count(groups(lower(text))) == 8
+}}
+
+octet_digits(octet) := concat("", [high, low]) if {{
+    number := to_number(octet)
+    high := substring("0123456789abcdef", bits.rsh(number, 4), 1)
+    low := substring("0123456789abcdef", bits.and(number, 15), 1)
+}}
+
+groups(text) := split(text, ":") if {{
+    not contains(text, "::")
+    every word in split(text, ":") {{ word != "" }}
+}}
+groups(text) := array.concat(array.concat(left, middle), right) if {{
+    not contains(text, ":::")
+    halves := split(text, "::")
+    count(halves) == 2
+    left := [word | some word in split(halves[0], ":"); word != ""]
+    right := [word | some word in split(halves[1], ":"); word != ""]
+    missing := 8 - (count(left) + count(right))
+    missing > 0
+    middle := array.slice(["0", "0", "0", "0", "0", "0", "0", "0"], 0, missing)
+}}
+"""
+
+
+def rewritten(text: str, words: Sequence[Word]) -> str:
+    """A module's text with what is provided here in place of what the engine lacks. Lines stay
+    where they are.
+
+    Strings are brought to the one spelling that inputs have, as the engine compares what is
+    written (``"\\u00e9"`` would not be ``"é"``, tried); and ``print``, which would write requests
+    to standard output, becomes ``true``.
+    """
+    pieces, done = [], 0
+    for start, end, new in _edits(words):
+        if start < done:
+            continue  # inside of what is gone
+        pieces += [text[done:start], new]
+        done = end
+    return "".join([*pieces, text[done:]])
+
+
+def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
+    spelled = [word.text for word in words]
+    for place, word in enumerate(words):
+        call = tuple(spelled[place : place + 4])
+        member = word.glued and place > 0 and spelled[place - 1] == "."
+        if call == ("net", ".", "cidr_contains", "(") and not member:
+            literal = words[place + 4] if place + 4 < len(words) else word
+            visitor = spelled[place + 5 : place + 10]
+            if literal.kind == STRING and visitor in _VISITORS:
+                # A tenth of what the prelude's function takes. Nor does the input then differ
+                # from one visitor of a network to the next.
+                yield word.start, words[place + 9].end, f"input.within[{literal.text}]"
+            else:
+                yield word.start, words[place + 2].end, CIDR_CONTAINS
+        elif word.text == "print" and call[1:2] == ("(",) and not member:
+            last = words[closing(words, place + 1)]
+            yield word.start, last.end, "true" + "\n" * (last.line - word.line)
+        elif word.kind == STRING and "\\" in word.text and word.text[0] == '"':
+            yield word.start, word.end, plain_string(word)
+
+
+def plain_string(word: Word) -> str:
+    """A string literal with no more escapes than it needs."""
+    try:
+        return json.dumps(json.loads(word.text), ensure_ascii=False)
+    except ValueError:
+        return word.text  # the engine will say what is wrong with it
+
+
+def closing(words: Sequence[Word], place: int) -> int:
+    """Where the bracket that opens at a place closes; the last word where it does not."""
+    depth = 0
+    for at in range(place, len(words)):
+        if words[at].text in ("(", "[", "{"):
+            depth += 1
+        elif words[at].text in (")", "]", "}"):
+            depth -= 1
+            if not depth:
+                return at
+    return len(words) - 1

@@ -1,0 +1,408 @@
+"""What a policy calls and reads, found out before it runs.
+
+The embedded engine takes a function that it does not have for undefined, and
+``not`` of undefined is true. So every call must be of a function that the
+engine has (:data:`~exposr_tx.policy.builtins.HAVE`) or that the policies
+define; anything else is refused with file, line and remedy. What of the input
+is mentioned is all that an evaluation is given.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from itertools import pairwise
+from typing import Final
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
+from exposr_tx.policy.document import ALL_FIELDS
+from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, closing, rewritten
+from exposr_tx.policy.sources import Source
+from exposr_tx.policy.words import NAME, SIGN, STRING, Word, words
+
+__all__ = ["Module", "check", "scan"]
+
+_KEYWORDS: Final = frozenset(
+    {
+        *("as", "contains", "default", "else", "every", "false", "if", "import", "in", "not"),
+        *("null", "package", "set", "some", "true", "with"),
+    }
+)
+_OPEN: Final = ("(", "[", "{")
+_CLOSE: Final = (")", "]", "}")
+#: What may stand between the names of a declaration.
+_PATTERN: Final = (",", "[", "]", "{", "}", ":")
+#: Where the names of built-in functions begin, those that the engine lacks included.
+_FAMILIES: Final = frozenset(
+    {
+        *("array", "base64", "base64url", "bits", "crypto", "glob", "graph", "graphql", "hex"),
+        *("http", "internal", "io", "json", "net", "numbers", "object", "opa", "providers"),
+        *("rand", "regex", "rego", "semver", "strings", "time", "units", "urlquery", "uuid"),
+        "yaml",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A dotted name: ``input.header["x"]`` is ``input``, ``header``, ``x``.
+
+    :ivar at: the place of its first word.
+    :ivar past: the place behind its last word.
+    :ivar known: whether all its parts are written out.
+    """
+
+    parts: tuple[str, ...]
+    line: int
+    at: int
+    past: int
+    known: bool
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a function.
+
+    :ivar arguments: how many; None where it is named only.
+    """
+
+    name: str
+    line: int
+    arguments: int | None
+
+
+@dataclass(slots=True)
+class Module:
+    """What is to be known of one file.
+
+    :ivar package: as ``auth.server``.
+    :ivar text: for the engine, with what it lacks rewritten.
+    :ivar rules: names that the package defines here; functions are not among them.
+    :ivar functions: names of the functions that it defines here, and how many arguments they take.
+    :ivar paths: what is named below ``data``, with its line.
+    :ivar names: what is named and is not bound here, with its line.
+    :ivar calls: what is called, or named as a function.
+    :ivar fields: the fields of the input that are read, with the key where one key is.
+    """
+
+    path: str
+    package: str
+    text: str
+    rules: set[str] = field(default_factory=set)
+    functions: dict[str, int] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    fields: set[str] = field(default_factory=set)
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    names: list[tuple[str, int]] = field(default_factory=list)
+    paths: list[tuple[str, int]] = field(default_factory=list)
+
+    def line(self, offset: int) -> int:
+        """The line of a place in the text, in bytes."""
+        return self.text.encode()[:offset].count(b"\n") + 1
+
+    @property
+    def changing(self) -> bool:
+        """Whether the same input may get another answer at another time."""
+        return any(call.name in CHANGING for call in self.calls)
+
+
+def scan(source: Source) -> Module:
+    """Read a file. Raises PolicyInvalid."""
+    text = rewritten(source.text, words(source.path, source.text))
+    found = words(source.path, text)
+    if not found or found[0].text != "package":
+        line = found[0].line if found else 1
+        raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")
+    package = _reference(found, 1)
+    if package is None or not package.known:
+        raise PolicyInvalid(f"{source.path}:1: the package needs a name, like auth.server")
+    if package.name == PACKAGE:
+        raise PolicyInvalid(f"{source.path}:1: the package {PACKAGE} is the server's own")
+    module = Module(source.path, package.name, text)
+    _imports(module, found)
+    heads = sorted(_heads(found))
+    _check_v1(module, found, set(heads))
+    # Variables are known within their rule: from its head to the next one.
+    scopes = [bound(found[at:past]) for at, past in pairwise([*heads, len(found)])]
+    for reference in _references(found, package.past):
+        rule = bisect_right(heads, reference.at) - 1
+        local = scopes[rule] if rule >= 0 else set()
+        _judge(module, found, reference, reference.at in heads, local)
+    return module
+
+
+def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:
+    """Refuse a body without ``if``, which the engine would take: Rego before v1."""
+    depth, every = 0, False
+    for place, word in enumerate(found):
+        if place in heads:
+            every = False
+        every = every or word.text == "every"
+        if word.text == "{" and not depth and not every and not word.first:
+            before = found[place - 1]
+            value = before.kind != SIGN or before.text in _CLOSE
+            if value and before.text not in ("if", "else", "in", "not", "contains"):
+                raise PolicyInvalid(f"{module.path}:{word.line}: a body needs if before it")
+        depth += (word.text in _OPEN) - (word.text in _CLOSE)
+
+
+def check(modules: Sequence[Module]) -> None:
+    """Refuse what names something that nobody has. Raises PolicyInvalid."""
+    defined: dict[str, int] = {**HAVE, CIDR_CONTAINS: 2}
+    for module in modules:
+        for name, arguments in module.functions.items():
+            if defined.setdefault(f"data.{module.package}.{name}", arguments) != arguments:
+                raise PolicyInvalid(
+                    f"{module.path}: the function {name} is defined with different numbers of "
+                    "arguments; define it with one"
+                )
+    for module in modules:
+        for call in module.calls:
+            known = defined.get(f"data.{module.package}.{call.name}", defined.get(call.name))
+            where = f"{module.path}:{call.line}"
+            if known is None:
+                raise PolicyInvalid(
+                    f"{where}: the embedded engine has no function {call.name}; {remedy(call.name)}"
+                )
+            if call.arguments not in (None, known):
+                raise PolicyInvalid(
+                    f"{where}: {call.name} takes {known} arguments, not {call.arguments}"
+                )
+        rules = {
+            name for other in modules if other.package == module.package for name in other.rules
+        }
+        for name, line in module.paths:
+            if not _leads_somewhere(name, modules):
+                raise PolicyInvalid(
+                    f"{module.path}:{line}: no file defines {name}; correct the name, or define it"
+                )
+        for name, line in module.names:
+            if name not in rules:
+                raise PolicyInvalid(
+                    f"{module.path}:{line}: {name} is neither a rule of the package nor a variable "
+                    "that gets a value; define it"
+                )
+
+
+def _leads_somewhere(name: str, modules: Sequence[Module]) -> bool:
+    """Whether a path below ``data`` is one of a package, or of a rule; there is nothing else."""
+    for module in modules:
+        package = f"data.{module.package}"
+        if f"{package}.".startswith(f"{name}."):
+            return True
+        rule = name.removeprefix(f"{package}.").partition(".")[0]
+        if name.startswith(f"{package}.") and (rule in module.rules or rule in module.functions):
+            return True
+    return False
+
+
+def _imports(module: Module, found: list[Word]) -> None:
+    for place, word in enumerate(found):
+        if word.text != "import" or not word.first:
+            continue
+        reference = _reference(found, place + 1)
+        if reference is None or not reference.known:
+            raise PolicyInvalid(f"{module.path}:{word.line}: what is imported needs a plain name")
+        alias = reference.parts[-1]
+        if reference.past + 1 < len(found) and found[reference.past].text == "as":
+            alias = found[reference.past + 1].text
+        if reference.parts[0] in ("data", "input"):
+            module.aliases[alias] = reference.parts
+
+
+def _heads(found: list[Word]) -> Iterator[int]:
+    """The places of words that begin a rule: first on their line, outside of all brackets."""
+    depth, statement = 0, ""
+    for place, word in enumerate(found):
+        before = found[place - 1] if place else word
+        statement = before.text if before.first else statement
+        continued = statement != "import" and before.text in (
+            "if",
+            ":=",
+            "=",
+            "==",
+            "else",
+            "|",
+            "&",
+            "+",
+            "-",
+            "*",
+            "/",
+        )
+        begins = (word.first and word.text not in _KEYWORDS) or before.text == "default"
+        if word.kind == NAME and not depth and begins and not continued:
+            yield place
+        depth += (word.text in _OPEN) - (word.text in _CLOSE)
+
+
+def _references(found: list[Word], place: int) -> Iterator[_Reference]:
+    while place < len(found):
+        word = found[place]
+        before, following = found[place - 1], found[min(place + 1, len(found) - 1)]
+        called = word.text == "contains" and following.text == "("
+        reference = _reference(found, place)
+        if reference is None or (word.text in _KEYWORDS and not called):
+            place += 1
+        elif before.text == "import":
+            place = reference.past
+            if place + 1 < len(found) and found[place].text == "as":
+                place += 2
+        else:
+            if not (before.text == "." and word.glued):
+                yield reference
+            place = reference.past
+
+
+def _reference(found: list[Word], place: int) -> _Reference | None:
+    """The dotted name that begins at a place."""
+    if place >= len(found) or found[place].kind != NAME:
+        return None
+    first = found[place]
+    parts, known, past = [first.text], True, place + 1
+    while past + 1 < len(found) and found[past].glued:
+        sign, following = found[past], found[past + 1]
+        if sign.text == "." and following.kind == NAME:
+            parts.append(following.text)
+            past += 2
+        elif sign.text == "[":
+            closed = past + 2 < len(found) and found[past + 2].text == "]"
+            if not (following.kind == STRING and closed):
+                known = False
+                break
+            parts.append(following.text[1:-1])
+            past += 3
+        else:
+            break
+    return _Reference(tuple(parts), first.line, place, past, known)
+
+
+def _judge(
+    module: Module, found: list[Word], reference: _Reference, head: bool, local: set[str]
+) -> None:
+    """Enter a reference into what is known of its module."""
+    parts = reference.parts
+    following = found[reference.past] if reference.past < len(found) else None
+    called = following is not None and following.text == "("
+    if called and following is not None and following.first:
+        # Brackets on a line of their own; only what could be nothing but a function counts.
+        called = parts[0] in _FAMILIES
+    arguments = _arguments(found, reference.past) if called else 0
+    if head and not called:
+        module.rules.add(parts[0])
+        return
+    if head and _defines(found, reference.past):
+        if parts[0] in _FAMILIES or reference.name in HAVE:
+            raise PolicyInvalid(
+                f"{module.path}:{reference.line}: {reference.name} is the name of a built-in "
+                "function; choose another one"
+            )
+        if module.functions.setdefault(reference.name, arguments) != arguments:
+            raise PolicyInvalid(
+                f"{module.path}:{reference.line}: {reference.name} is defined with another number "
+                "of arguments as well; define it with one"
+            )
+        return
+    full = (*module.aliases[parts[0]], *parts[1:]) if parts[0] in module.aliases else parts
+    if full[0] == "input" and not called:
+        module.fields.add(name := _field(full))
+        if name.startswith("within."):
+            _check_network(module, name.partition(".")[2], reference.line)
+    elif called or (
+        parts[0] in _FAMILIES
+        and len(parts) > 1
+        and parts[0] not in local
+        and parts[0] not in module.aliases
+    ):
+        module.calls.append(Call(".".join(full), reference.line, arguments if called else None))
+    elif full[0] == "data":
+        module.paths.append((".".join(full), reference.line))
+    elif full[0] != "input" and parts[0] not in local:
+        module.names.append((parts[0], reference.line))
+    if not reference.known and _called_by_bracket(found, reference.past):
+        raise PolicyInvalid(
+            f"{module.path}:{reference.line}: a function cannot be called through brackets; "
+            "write its name with dots"
+        )
+
+
+def bound(found: list[Word]) -> set[str]:
+    """Names of variables that get a value somewhere in a rule: by ``:=``, ``some`` and ``every``,
+    as arguments of a function, in patterns and in brackets behind a reference."""
+    names = {"_"}
+    for place, word in enumerate(found[:-1]):
+        following = found[place + 1]
+        if word.kind == NAME and following.text in (":=", "=") and found[place - 1].text != "not":
+            names.add(word.text)
+        elif word.text in ("some", "every"):
+            names |= _names(found, place + 1, _declared(found, place + 1))
+        elif not place and following.text == "(":
+            names |= _names(found, place + 2, closing(found, place + 1))
+        elif word.text == "[" and word.glued and found[min(place + 2, len(found) - 1)].text == "]":
+            names |= _names(found, place + 1, place + 2)
+        if word.text in ("[", "{"):
+            past = closing(found, place) + 1
+            assigned = past < len(found) and found[past].text in (":=", "=")
+            walked = "walk" in [known.text for known in found[max(0, place - 12) : place]]
+            if assigned or walked:
+                names |= _names(found, place + 1, past)
+    return names
+
+
+def _declared(found: list[Word], place: int) -> int:
+    """Where a declaration ends: with its last name."""
+    while place < len(found) and (found[place].kind == NAME or found[place].text in _PATTERN):
+        if found[place].text == "in" or (found[place].first and found[place - 1].text != ","):
+            break
+        place += 1
+    return place
+
+
+def _names(found: list[Word], place: int, past: int) -> set[str]:
+    return {word.text for word in found[place:past] if word.kind == NAME} - _KEYWORDS
+
+
+def _field(parts: tuple[str, ...]) -> str:
+    """What of the input a reference reads: ``method``, ``header.Authorization``, all of it."""
+    return ".".join(parts[1:3]) if len(parts) > 1 else ALL_FIELDS
+
+
+def _check_network(module: Module, network: str, line: int) -> None:
+    try:
+        ip_network(network, strict=False)
+    except ValueError:
+        raise PolicyInvalid(
+            f"{module.path}:{line}: {network!r} is no network like 192.0.2.0/24"
+        ) from None
+
+
+def _arguments(found: list[Word], place: int) -> int:
+    """How many arguments stand in the bracket that opens at a place."""
+    depth, count, end = 0, 0, closing(found, place)
+    for word in found[place + 1 : end]:
+        depth += (word.text in _OPEN) - (word.text in _CLOSE)
+        count += word.text == "," and not depth
+    # A comma may stand before the end.
+    return count + (end > place + 1 and found[end - 1].text != ",")
+
+
+def _defines(found: list[Word], place: int) -> bool:
+    """Whether what follows the bracket that opens here makes it the head of a function."""
+    past = closing(found, place) + 1
+    return past < len(found) and found[past].text in (":=", "=", "if", "{")
+
+
+def _called_by_bracket(found: list[Word], place: int) -> bool:
+    past = closing(found, place) + 1
+    return past < len(found) and found[past].text == "(" and found[past].glued
+
+
+def fields_of(modules: Iterable[Module]) -> frozenset[str]:
+    """The fields of the input that any of the modules reads."""
+    return frozenset(name for module in modules for name in module.fields)

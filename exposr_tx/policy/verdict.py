@@ -1,0 +1,83 @@
+"""What the result of an evaluation means: the table of protocols/backstream.md section 6.
+
+``allow`` is a boolean, or an object ``{allow, status, reason, headers,
+set_request_headers}``. Anything else is no decision, and denies.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from exposr_tx.interfaces import Decision
+
+__all__ = ["ALLOWED", "DENIED", "FAILED", "LATE", "NO_PACKAGE", "verdict"]
+
+ALLOWED: Final = Decision("allowed")
+DENIED: Final = Decision("denied")
+FAILED: Final = Decision("error")
+LATE: Final = Decision("timeout")
+NO_PACKAGE: Final = Decision("undefined")
+
+_KEYS: Final = frozenset({"allow", "status", "reason", "headers", "set_request_headers"})
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+#: No line may end in a value, nor anything that a terminal or a proxy would take for one.
+_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\uffff\t]{0,8192}")
+#: Fields that say where a message ends, or what a connection becomes: not a policy's to set.
+_FRAMING: Final = frozenset(
+    {
+        *("connection", "content-length", "expect", "host", "keep-alive", "te", "trailer"),
+        *("proxy-connection", "transfer-encoding", "upgrade"),
+    }
+)
+MAX_REASON: Final = 1000
+
+
+class _NoDecision(Exception):
+    """The result is in no form that a decision has."""
+
+
+def verdict(value: Any) -> Decision:
+    """The decision that ``allow`` stands for."""
+    if value is True:
+        return ALLOWED
+    if value is False:
+        return DENIED
+    try:
+        return _of_object(value)
+    except _NoDecision:
+        return FAILED
+
+
+def _of_object(value: Any) -> Decision:
+    if not isinstance(value, dict) or not value.keys() <= _KEYS:
+        raise _NoDecision
+    allow, status, reason = value.get("allow"), value.get("status", 403), value.get("reason", "")
+    if not isinstance(allow, bool) or not isinstance(reason, str) or len(reason) > MAX_REASON:
+        raise _NoDecision
+    # JSON has one kind of number: 403.0 is 403.
+    if isinstance(status, bool) or not isinstance(status, int | float) or status != int(status):
+        raise _NoDecision
+    # 304 and what is below 300 would be no denial for whoever asks.
+    if not 300 <= status <= 599 or status == 304:
+        raise _NoDecision
+    headers = _pairs(value.get("headers", {}))
+    request_headers = _pairs(value.get("set_request_headers", {}))
+    if allow:
+        return Decision("allowed", set_request_headers=request_headers)
+    return Decision("denied", int(status), reason, headers)
+
+
+def _pairs(fields: Any) -> tuple[tuple[bytes, bytes], ...]:
+    """Fields of an object: each value a string, or a list of them."""
+    if not isinstance(fields, dict):
+        raise _NoDecision
+    pairs = []
+    for name, values in fields.items():
+        if not _NAME.fullmatch(name) or name.lower() in _FRAMING:
+            raise _NoDecision
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str) or not _VALUE.fullmatch(value):
+                raise _NoDecision
+            pairs.append((name.encode(), value.strip().encode()))
+    return tuple(pairs)

@@ -1,0 +1,78 @@
+"""Rego's text taken apart into words, with their lines: what the scan reads.
+
+No parser: which words there are is all that it takes to know which functions a
+policy calls and what it reads of its input.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from exposr_tx.errors import PolicyInvalid
+
+__all__ = ["NAME", "SIGN", "STRING", "Word", "words"]
+
+NAME: Final = "name"
+STRING: Final = "string"
+NUMBER: Final = "number"
+SIGN: Final = "sign"
+
+_WORD: Final = re.compile(
+    r"(?P<blank>[ \t\r\f\v\ufeff]+|#[^\n]*)"
+    r"|(?P<line>\n)"
+    r"|(?P<template>\$[\"`])"
+    r"|(?P<string>\"(?:[^\"\\\n]|\\[^\n])*\"|`[^`]*`)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<sign>:=|==|!=|<=|>=|[^\w\s\"`$])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word.
+
+    :ivar text: as it is written; a string with its quotes.
+    :ivar line: counted from 1.
+    :ivar start: where it begins in the text.
+    :ivar first: whether nothing stands before it on its line.
+    :ivar glued: whether nothing stands between it and the word before.
+    """
+
+    kind: str
+    text: str
+    line: int
+    start: int
+    first: bool
+    glued: bool
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+def words(path: str, text: str) -> list[Word]:
+    """The words of a module. Raises PolicyInvalid where there are none to be had."""
+    found: list[Word] = []
+    at, line, first, glued = 0, 1, True, False
+    while at < len(text):
+        matched = _WORD.match(text, at)
+        if matched is None:
+            what = "a string has no end" if text[at] in '"`' else f"{text[at]!r} is not Rego"
+            raise PolicyInvalid(f"{path}:{line}: {what}")
+        kind, word = str(matched.lastgroup), matched[0]
+        if kind == "template":
+            raise PolicyInvalid(
+                f"{path}:{line}: template strings are not supported; use sprintf() or concat()"
+            )
+        if kind == "line":
+            line, first = line + 1, True
+        elif kind != "blank":
+            found.append(Word(kind, word, line, at, first, glued))
+            line += word.count("\n")
+            first = False
+        glued = kind not in ("line", "blank")
+        at = matched.end()
+    return found

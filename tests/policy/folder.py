@@ -1,0 +1,50 @@
+"""A folder of policies for a test, and what it takes to run them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.interfaces import Question
+from exposr_tx.policy.engine import available
+
+SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
+
+
+class Folder:
+    """A folder with ``*.rego`` files."""
+
+    def __init__(self, test: SynchronousTestCase, **files: str) -> None:
+        made = tempfile.TemporaryDirectory()
+        test.addCleanup(made.cleanup)
+        self.path = made.name
+        for name, text in files.items():
+            self.write(name, text)
+
+    def write(self, name: str, text: str) -> str:
+        """Write ``name.rego``, by another file's rename as an editor does; its path."""
+        path = os.path.join(self.path, f"{name}.rego")
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
+        return path
+
+
+def question(**changed: Any) -> Question:
+    """A visitor's request."""
+    fields: dict[str, Any] = {
+        "method": "GET",
+        "target": b"/a%20b?q=1&q=2&r=",
+        "fields": [(b"x-Role", b"user"), (b"Accept", b"*/*"), (b"X-ROLE", b"admin")],
+        "host": "my-tunnel.tun.test",
+        "remote_ip": "198.51.100.7",
+        "remote_port": 40112,
+        "scheme": "https",
+        "tunnel": "my-tunnel",
+        "account": "1234567890",
+        "transport": "http",
+    }
+    return Question(**{**fields, **changed})

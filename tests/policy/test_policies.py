@@ -1,0 +1,274 @@
+"""The policies in use: deciding, keeping decisions, loading anew."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.interfaces import Decision, IPolicy
+from exposr_tx.policy.policies import BUDGET, LOOK, Policies, PolicySet
+from exposr_tx.policy.trial import trial
+from tests.policy.folder import SKIP, Folder, question
+
+SERVER = 'package auth.server\nallow if input.path == "/a b"\n'
+CLIENT = "package auth.client\nallow := 1\n"
+
+
+class Slow:
+    """Runs what it is given when it is told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.runs = 0
+        self.held = False
+
+    def run(self, work: Any, seconds: float, otherwise: Any) -> Deferred[Any]:
+        self.runs += 1
+        if not self.held:
+            return maybeDeferred(work)
+        done: Deferred[Any] = Deferred()
+        self.clock.callLater(seconds, done.callback, otherwise)
+        return done
+
+
+class PoliciesTests(SynchronousTestCase):
+    """With the real engine."""
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.beside = Slow(self.clock)
+
+    def policies(self, **files: str) -> Policies:
+        self.folder = Folder(self, **files)
+        paths = [self.folder.path]
+        made = Policies(paths, PolicySet(paths, 1), self.clock, lambda: 0.0, self.beside.run)
+        made.start()
+        self.addCleanup(made.stop)
+        return made
+
+    def decide(self, policies: Policies, package: str = "auth.server", **changed: Any) -> Decision:
+        decision = policies.decide(package, question(**changed))
+        if isinstance(decision, Decision):
+            return decision
+        return self.successResultOf(decision)
+
+    def outcome(self, policies: Policies, package: str = "auth.server", **changed: Any) -> str:
+        return self.decide(policies, package, **changed).outcome
+
+    def test_table(self) -> None:
+        """Allowed, denied, undefined and failing, as in section 6; each is counted."""
+        policies = self.policies(
+            server=SERVER,
+            client=CLIENT,
+            clash="package clash\nallow := 1 if input.method\nallow := 2 if input.method",
+            none="package none\nother := true",
+            function="package function\nallow(x) := true",
+        )
+        self.assertTrue(IPolicy.providedBy(policies))
+        for package, outcome in {
+            "auth.server": "allowed",
+            "auth.client": "error",
+            "clash": "error",
+            "none": "denied",
+            "function": "denied",
+            "nowhere": "undefined",
+            "auth": "undefined",
+        }.items():
+            self.assertEqual(self.outcome(policies, package), outcome, package)
+        self.assertEqual(self.outcome(policies, target=b"/b"), "denied")
+        self.assertEqual(
+            policies.counts, {"allowed": 1, "denied": 3, "undefined": 2, "error": 2, "timeout": 0}
+        )
+        self.flushWarnings()
+
+    def test_other_rules_are_not_read(self) -> None:
+        """A rule that fails does not matter where allow does not need it."""
+        policies = self.policies(
+            server="package auth.server\nallow := true\nx := 1 if true\nx := 2 if true"
+        )
+        self.assertEqual(self.outcome(policies), "allowed")
+
+    def test_kept(self) -> None:
+        """The same input is not evaluated twice, unless the answer could be another one."""
+        policies = self.policies(server=SERVER)
+        for _ in range(3):
+            self.assertEqual(self.outcome(policies), "allowed")
+        self.assertEqual(self.outcome(policies, fields=[], remote_port=1), "allowed")
+        self.assertEqual(self.beside.runs, 1)
+        for field in ("input.time", "input.remote", "time.now_ns()"):
+            policies = self.policies(server=f"package auth.server\nallow if {field} != 1")
+            self.beside.runs = 0
+            self.outcome(policies)
+            self.outcome(policies)
+            self.assertEqual(self.beside.runs, 2, field)
+
+    def test_too_slow(self) -> None:
+        """What takes longer than there is time denies, and is asked anew the next time."""
+        policies = self.policies(server=SERVER)
+        self.beside.held = True
+        deciding = policies.decide("auth.server", question())
+        assert isinstance(deciding, Deferred)
+        self.assertNoResult(deciding)
+        self.clock.advance(BUDGET)
+        self.assertEqual(self.successResultOf(deciding).outcome, "timeout")
+        self.assertEqual(policies.counts["timeout"], 1)
+        self.beside.held = False
+        self.assertEqual(self.outcome(policies), "allowed")
+
+    def test_reload(self) -> None:
+        """A changed file counts from the next look on; what was kept is forgotten."""
+        policies = self.policies(server=SERVER)
+        self.assertEqual(self.outcome(policies), "allowed")
+        self.folder.write("server", "package auth.server\nallow := false")
+        self.clock.advance(LOOK)
+        self.assertEqual(self.outcome(policies), "denied")
+
+    def test_all_or_nothing(self) -> None:
+        """What does not load leaves the set that is in use; mended, it counts."""
+        policies = self.policies(server=SERVER)
+        for broken in ("package auth.server\nallow if {", "package x\nallow if not f(1)"):
+            self.folder.write("other", broken)
+            self.assertFalse(self.successResultOf(policies.reload()))
+            self.assertEqual(self.outcome(policies), "allowed")
+            self.assertEqual(policies.packages, {"auth.server"})
+        self.folder.write("other", "package other\nallow := true")
+        self.assertTrue(self.successResultOf(policies.reload()))
+        self.assertEqual(self.outcome(policies, "other"), "allowed")
+
+    def test_does_not_compile(self) -> None:
+        """What the engine does not take is refused, and so is Rego before v1."""
+        for text, line in (
+            ("package p\nx := 1\nallow if {", 3),
+            ("package p\n\nallow {\n  input.path\n}", 3),
+        ):
+            folder = Folder(self, p=text)
+            problem = self.assertRaises(PolicyInvalid, PolicySet, [folder.path], 1)
+            self.assertRegex(str(problem), rf"^{folder.path}/p\.rego:{line}: \w")
+
+    def test_unknown_field(self) -> None:
+        """A field that the input never has is told of."""
+        policies = PolicySet([Folder(self, p="package p\nallow if not input.headrs.x").path], 1)
+        self.assertIn("'headrs'", policies.warnings[0])
+
+    def test_print_is_dropped(self) -> None:
+        """print is allowed, and shows nothing."""
+        policies = self.policies(server="package auth.server\nallow if {\n  print(input.path)\n}")
+        self.assertEqual(self.outcome(policies), "allowed")
+
+    def test_odd_values(self) -> None:
+        """Text of any kind goes through the engine as it is."""
+        for text in ('"', "\\", "{", "é", "`x`", "\\u0061", "x\ty", "\x7f", "😀", "a/b", '\\"'):
+            literal = json.dumps(text)  # with as many escapes as there can be
+            policies = self.policies(
+                server=f"package auth.server\nallow := input.headers.a == [{literal}]"
+            )
+            self.assertEqual(self.outcome(policies, fields=[(b"A", text.encode())]), "allowed")
+            for other in (literal.encode(), b"x", b"\xff", text.encode() + b'"'):
+                if other != text.encode():
+                    self.assertEqual(self.outcome(policies, fields=[(b"A", other)]), "denied")
+
+
+class CidrTests(SynchronousTestCase):
+    """net.cidr_contains, which the prelude provides."""
+
+    skip = SKIP
+
+    def test_cases(self) -> None:
+        """Addresses of both kinds, with and without port, in networks of any length."""
+        text = (
+            "package p\nallow := net.cidr_contains(input.headers.network[0], input.headers.ip[0])\n"
+        )
+        policies = PolicySet([Folder(self, p=text).path], 1)
+        for network, ip, outcome in (
+            ("192.0.2.0/24", "192.0.2.255", "allowed"),
+            ("192.0.2.0/24", "192.0.3.0", "denied"),
+            ("192.0.2.0/24", "192.0.2.1:80", "allowed"),
+            ("192.0.2.128/25", "192.0.2.127", "denied"),
+            ("192.0.2.128/25", "192.0.2.129", "allowed"),
+            ("192.0.2.4/30", "192.0.2.7", "allowed"),
+            ("192.0.2.4/30", "192.0.2.8", "denied"),
+            ("192.0.2.5/32", "192.0.2.5", "allowed"),
+            ("192.0.2.5", "192.0.2.5", "allowed"),
+            ("192.0.2.5", "192.0.2.6", "denied"),
+            ("0.0.0.0/0", "203.0.113.9", "allowed"),
+            ("0.0.0.0/0", "2001:db8::1", "denied"),
+            ("10.0.0.0/7", "11.255.0.1", "allowed"),
+            ("::/0", "2001:db8::1", "allowed"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "allowed"),
+            ("2001:db8::/33", "2001:db8:8000::1", "denied"),
+            ("2001:DB8::/32", "[2001:db8::1]:443", "allowed"),
+            ("2001:db8::/32", "[2001:db8::1%eth0]:443", "allowed"),
+            ("::1/128", "0:0:0:0:0:0:0:1", "allowed"),
+            ("192.0.2.0/24", "::ffff:192.0.2.9", "allowed"),
+            ("192.0.2.0/33", "192.0.2.1", "denied"),
+            ("192.0.2.0/x", "192.0.2.1", "denied"),
+            ("192.0.2/24", "192.0.2.1", "denied"),
+            ("192.0.2.0/24", "192.0.2.256", "denied"),
+            ("192.0.2.0/24", "", "denied"),
+            ("192.0.2.0/24", "unix", "denied"),
+            ("2001:db8::/32", "2001:db8:::1", "denied"),
+            ("2001:db8::/32", "2001:db8:1", "denied"),
+        ):
+            given = {"headers": {"network": [network], "ip": [ip]}}
+            self.assertEqual(policies.evaluate("p", given).outcome, outcome, (network, ip))
+
+    def test_of_the_visitor(self) -> None:
+        """A network that is written down has the visitor or not; his port is no matter."""
+        for network, outcomes in {
+            "198.51.100.0/25": ("allowed", "denied", "denied"),
+            "0.0.0.0/0": ("allowed", "allowed", "denied"),
+            "2001:db8::/32": ("denied", "denied", "allowed"),
+        }.items():
+            text = f'package p\nallow if net.cidr_contains("{network}", input.remote)'
+            policies = PolicySet([Folder(self, p=text).path], 1)
+            self.assertTrue(policies.lasting)
+            for ip, outcome in zip(
+                ("198.51.100.7", "198.51.100.200", "2001:db8::1"), outcomes, strict=True
+            ):
+                given = policies.reading.of(question(remote_ip=ip), lambda: 0.0)
+                self.assertEqual(policies.evaluate("p", given).outcome, outcome)
+
+
+class TrialTests(SynchronousTestCase):
+    """exposr policy test"""
+
+    skip = SKIP
+
+    def run_trial(self, text: str, given: Any, explain: bool = False) -> tuple[int, str, str]:
+        folder = Folder(self, p=text)
+        path = Path(folder.path, "input.json")
+        path.write_text(given if isinstance(given, str) else json.dumps(given))
+        out, err = io.StringIO(), io.StringIO()
+        status = trial(folder.path, str(path), "auth.server", explain, out, err)
+        return status, out.getvalue(), err.getvalue()
+
+    def test_statuses(self) -> None:
+        """0 is allowed, 1 denied, 2 unusable; the decision is a line of JSON."""
+        status, out, _ = self.run_trial(SERVER, {"path": "/a b"})
+        self.assertEqual((status, json.loads(out)["allow"]), (0, True))
+        status, out, _ = self.run_trial(SERVER, {"path": "/b"})
+        self.assertEqual((status, json.loads(out)["outcome"]), (1, "denied"))
+        for text, given in ((SERVER, "[]"), (SERVER, "{"), ("package p\nallow if f(1)", "{}")):
+            status, out, err = self.run_trial(text, given)
+            self.assertEqual((status, out, err[:8]), (2, "", "exposr: "))
+
+    def test_explain(self) -> None:
+        """--explain tells what is read, what each rule gives, and why."""
+        text = SERVER + "other := input.method\nthird if input.method\n"
+        status, out, _ = self.run_trial(text, {"path": "/a b", "method": "GET", "x": 1}, True)
+        self.assertEqual(status, 0)
+        self.assertIn("reads method, path\n", out)
+        self.assertIn('auth.server.other: "GET"\n', out)
+        self.assertIn("auth.server.allow: true\n", out)
+        self.assertIn("the rule allow holds", out)
+        _, out, _ = self.run_trial(text, {}, True)
+        self.assertIn("auth.server.third: undefined\n", out)

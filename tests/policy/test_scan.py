@@ -1,0 +1,204 @@
+"""What a policy calls and reads is found out before it runs; what the engine lacks is refused."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.document import ALL_FIELDS
+from exposr_tx.policy.scan import Module, check, scan
+from exposr_tx.policy.sources import Source, read_sources
+from tests.policy.folder import Folder
+
+
+def read(text: str) -> Module:
+    """A module whose package line is the first."""
+    return scan(Source("p.rego", "package auth.server\n" + text))
+
+
+class ScanTests(SynchronousTestCase):
+    """What is found in one file."""
+
+    def refusal(self, *texts: str) -> str:
+        """Why a set of modules is refused."""
+
+        def load() -> None:
+            check([read(text) for text in texts])
+
+        return str(self.assertRaises(PolicyInvalid, load))
+
+    def test_fields(self) -> None:
+        """The fields that are read are known, however they are written; a whole input is all."""
+        self.assertEqual(read("allow if input.method == `x`").fields, {"method"})
+        self.assertEqual(read('allow if input["path"] == "/"').fields, {"path"})
+        self.assertEqual(read("import input.header as h\nallow if h.A").fields, {"header.A"})
+        self.assertEqual(read("allow if input.header[x]").fields, {"header"})
+        self.assertEqual(read("allow if count(input) == 1").fields, {ALL_FIELDS})
+        self.assertEqual(read("allow if input[x]").fields, {ALL_FIELDS})
+        self.assertEqual(read('allow if "input.host" # input.query').fields, set())
+
+    def test_rules(self) -> None:
+        """Rules and functions are told apart; what is inside of braces is neither."""
+        module = read(
+            "default allow := false\nallow if {\n  f(input.path)\n}\nf(x) if x == 1\n"
+            "default g(_) := 1\ng(x) := 2 if {\n  y := x\n  y\n}\n"
+        )
+        self.assertEqual((module.rules, module.functions), ({"allow"}, {"f": 1, "g": 1}))
+        check([module])
+
+    def test_lacking(self) -> None:
+        """A function that the engine lacks is refused with file, line and remedy, wherever and
+        however it is named."""
+        for text in (
+            "allow if not http.send({})",
+            "allow if {\n  not http.send({})\n}",
+            "allow if not http.send\n({})",
+            "allow if not http . send({})",
+            'allow if not http["send"]({})',
+            "allow if { x := [y | y := http.send({})] }",
+            "allow if f(1) with f as http.send\nf(x) if x",
+            "import rego.v1\nallow if not opa.runtime().env",
+            "allow if not net.cidr_merge([])",
+            "allow if not opa.runtime",
+        ):
+            said = self.refusal(text)
+            self.assertRegex(said, r"^p\.rego:\d: the embedded engine has no function \S+; ")
+        self.assertIn("p.rego:4: ", self.refusal("\n# http.send()\nallow if not http.send({})"))
+        self.assertIn("show the server's environment", self.refusal("allow if opa.runtime()"))
+
+    def test_unknown(self) -> None:
+        """A function that nobody defines is refused: a slip of the pen must not open the door."""
+        for text in (
+            "allow if not denied(input.path)",
+            "allow if not data.auth.other.denied(input.path)",
+            "import data.auth.other\nallow if not other.denied(input.path)",
+            "allow if\n  not denied(input.path)",
+            "allow if\n  denied(input.path)\n",
+            "allow if not startwith(input.path, `/`)",
+        ):
+            self.assertIn("has no function", self.refusal(text))
+        self.assertIn("brackets", self.refusal("allow if not data.auth[input.path](1)"))
+
+    def test_arguments(self) -> None:
+        """A call with too few or too many arguments is refused: for the engine it is undefined, or
+        its end."""
+        for text in (
+            "allow if not startswith(input.path)",
+            "allow if not startswith(input.path, `/`, x)",
+            "allow if not count()",
+            "allow if not f(1, [2, 3])\nf(x) if x",
+            "allow if not net.cidr_contains(input.remote)",
+        ):
+            self.assertRegex(self.refusal(text), r"p.rego:2: \S+ takes \d arguments, not \d")
+        self.assertIn("another number", self.refusal("f(x) if x\nf(x, y) if x == y"))
+        self.assertIn("different numbers", self.refusal("f(x) if x", "f(x, y) if x == y"))
+        check([read("allow if f({`a`: 1, `b`: [2, 3]}, max([1, 2,]),)\nf(x, y) if x == y")])
+
+    def test_undefined_names(self) -> None:
+        """A name that nothing defines is refused too: the engine would take it for undefined."""
+        for text in ("data.lib.x", "data.auth.server.x", "data.auth.serve"):
+            self.assertIn("no file defines", self.refusal(f"allow if not {text}"))
+        check([read("b if data.auth.server.allow.x.y\nallow := 1")])
+        check([read("import future.keywords.if\nallow if data.auth[`server`]")])
+        for text in (
+            "allow if not denied",
+            "denied if input.path\nallow if not dennied",
+            "allow if not count(denied) > 0",
+            "allow if not denied = 1",
+            "allow if not input.path = denied",
+            "allow if { some i; input.query.a[i]; not denied }",
+            "allow if not denied\nx if { denied := 1; denied == 1 }",
+            "allow if {\n  not denied[input.path]\n}",
+        ):
+            self.assertIn("is neither a rule", self.refusal(text))
+        check([read("allow if not denied"), read("denied if input.path")])
+        check(
+            [
+                read(
+                    "allow if {\n  some i, x in input.query.a\n  every y in [1] { y == x }\n"
+                    "  input.query.b[j] == i\n  [p, {`k`: q}] := [1, {`k`: 2}]\n  p == q\n"
+                    "  z = j\n  walk(input.query, [r, s])\n  r == s\n  f(z)\n"
+                    "  c := {k: v | v := input.query[k]}\n  c == {}\n}\nf(a) := b if b := a\n"
+                )
+            ]
+        )
+
+    def test_before_v1(self) -> None:
+        """A body without if is refused, as Rego v1 has it."""
+        for text in ("allow {\n  input.path\n}", "allow = true { input.path }", "d[x] { x := 1 }"):
+            self.assertIn("needs if", self.refusal(text))
+        check([read("allow if every x in [1] {\n  x == 1\n}\nallow := {`a`: 1}\nb := {1 | true}")])
+
+    def test_defined_elsewhere(self) -> None:
+        """Functions of other files are found: of the same package, by path and by alias."""
+        library = scan(Source("l.rego", "package lib\ndenied(x) if x == 1"))
+        for text in (
+            "allow if not data.lib.denied(1)",
+            "import data.lib\nallow if not lib.denied(1)",
+            "import data.lib as l\nallow if not l.denied(1)",
+            "import data.lib.denied\nallow if not denied(1)",
+        ):
+            check([read(text), library])
+        check([read("allow if not denied(1)"), read("denied(x) if x == 1")])
+
+    def test_built_in_names_are_taken(self) -> None:
+        """A policy cannot define what has the name of a built-in function."""
+        self.assertIn("name of a built-in", self.refusal("count(x) := 1"))
+        self.assertIn("name of a built-in", self.refusal("http.send(x) := 1"))
+
+    def test_local_names(self) -> None:
+        """A variable may be called like a family of functions."""
+        check([read("allow if {\n  time := input.time\n  time.hour == 1\n}")])
+
+    def test_rewriting(self) -> None:
+        """net.cidr_contains becomes the prelude's, lines stay where they are, and the port is no
+        matter."""
+        text = 'allow if {\n  net.cidr_contains("192.0.2.0/24", input.remote)\n}\nx := input.remote'
+        module = read(text)
+        lines = module.text.split("\n")
+        self.assertEqual(len(lines), text.count("\n") + 2)
+        self.assertEqual(module.line(module.text.index("x := ")), 5)
+        self.assertEqual(module.fields, {"within.192.0.2.0/24", "remote"})
+        check([module])
+        module = read("allow if net.cidr_contains(input.path, input.remote)")
+        self.assertIn("exposr_tx_prelude.cidr_contains(input.path, input.remote)", module.text)
+        check([module])
+        said = self.refusal('allow if not net.cidr_contains("192.0.2.0/33", input.remote)')
+        self.assertEqual(said, "p.rego:2: '192.0.2.0/33' is no network like 192.0.2.0/24")
+
+    def test_spelling(self) -> None:
+        """Strings lose the escapes that they do not need, print goes with all it would show."""
+        module = read('x := "\\u0061\\"\\/"\nallow if {\n  print("a",\n    f(1))\n  x\n}')
+        self.assertIn('x := "a\\"/"\n', module.text)
+        self.assertIn("{\n  true\n\n  x\n}", module.text)
+        check([module])
+
+    def test_no_rego(self) -> None:
+        """What is no Rego is refused with its line."""
+        self.assertIn("p.rego:3: a string has no end", self.refusal('\nx := "a'))
+        self.assertIn("p.rego:2: template strings", self.refusal('x := $"{http.send(1)}"'))
+        self.assertRaises(PolicyInvalid, scan, Source("p", "allow := true"))
+        self.assertRaises(PolicyInvalid, scan, Source("p", ""))
+        self.assertRaises(PolicyInvalid, scan, Source("p", "package exposr_tx_prelude"))
+
+
+class SourceTests(SynchronousTestCase):
+    """Files and folders."""
+
+    def test_folder(self) -> None:
+        """Every *.rego of a folder counts, at any depth; a file counts whatever it is called."""
+        folder = Folder(self, one="package a", two="package b")
+        sources = read_sources([folder.path])
+        self.assertEqual([source.text for source in sources], ["package a", "package b"])
+        self.assertEqual(len(read_sources([folder.path, sources[0].path])), 2)
+
+    def test_missing(self) -> None:
+        """A path that is not there, and a folder without policies, are named."""
+        self.assertIn(
+            "/no/such: there is no",
+            str(self.assertRaises(PolicyInvalid, read_sources, ["/no/such"])),
+        )
+        empty = Folder(self)
+        self.assertIn(
+            "no *.rego", str(self.assertRaises(PolicyInvalid, read_sources, [empty.path]))
+        )

@@ -1,0 +1,307 @@
+"""Policies with real processes: what is denied reaches no target, not a byte of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.policy.engine import available
+from tests.system.harness import (
+    Answer,
+    Client,
+    ForClass,
+    Process,
+    Server,
+    Target,
+    Visitor,
+    twistd,
+    wait_until,
+)
+
+SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
+
+CLIENTS = """package auth.client
+
+allow if input.tunnel in {"my-tunnel", "my-office", "my-wires"}
+"""
+VISITORS = """package auth.server
+
+allow if startswith(input.path, "/public/")
+
+allow if input.headers.authorization == ["Bearer good"]
+
+allow := {"allow": false, "status": 451, "reason": "gone", "headers": {"X-Why": "law"}} if {
+    input.path == "/gone"
+}
+"""
+OFFICE = """package office
+
+allow if net.cidr_contains("127.0.0.0/8", input.remote)
+"""
+
+
+class PolicyTests(SynchronousTestCase):
+    """One server, one client, a target that keeps what reaches it."""
+
+    skip = SKIP
+    folder: ClassVar[Path]
+    target: ClassVar[Target]
+    server: ClassVar[Server]
+    account: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if SKIP:
+            return
+        scope = ForClass(cls)
+        folder = tempfile.TemporaryDirectory()
+        scope.addCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        (cls.folder / "deeper").mkdir()
+        (cls.folder / "clients.rego").write_text(CLIENTS)
+        (cls.folder / "visitors.rego").write_text(VISITORS)
+        (cls.folder / "deeper" / "office.rego").write_text(OFFICE)
+        cls.target = Target(scope)
+        cls.server = Server(scope, "--allow-registration", "--policy", folder.name)
+        cls.account = cls.server.account()
+        client = Client(scope, cls.server, "-a", cls.account, "tunnel", cls.target.url, "my-tunnel")
+        client.wait_connected()
+
+    def visit(self, data: bytes) -> Answer:
+        """One connection, one request."""
+        with self.server.visit("my-tunnel") as visitor:
+            return visitor.request(data)
+
+    def get(self, path: bytes, *fields: bytes) -> Answer:
+        with self.server.visit("my-tunnel") as visitor:
+            return visitor.get(path, *fields)
+
+    def test_allowed(self) -> None:
+        """What the policy allows goes through."""
+        self.assertEqual(self.get(b"/public/a?x=1").body, b"GET /public/a?x=1 HTTP/1.1\n")
+        self.assertEqual(self.get(b"/a", b"authorization: Bearer good").status, 200)
+
+    def test_denied(self) -> None:
+        """No spelling of a denied request reaches the target: not its head, not its body."""
+        host = b"Host: %b\r\n" % self.server.visit("my-tunnel").host
+        name = host.strip().partition(b": ")[2]
+        requests = [
+            b"%b /secret HTTP/1.1\r\n%bContent-Length: 6\r\n\r\nsecret" % (method, host)
+            for method in b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND BREW".split()
+        ]
+        requests += [
+            b"GET %b HTTP/1.1\r\n%b\r\n" % (path, host)
+            for path in (
+                *(b"/public/../secret", b"/public/./../secret", b"/public/%2e%2e/secret"),
+                *(b"/public/.%2E/secret", b"/public/..%2Fsecret", b"//public/secret"),
+                *(b"/./secret", b"/%73ecret", b"/PUBLIC/secret", b"/public", b"/public%2Fsecret"),
+                *(b"/public/..;/secret", b"/public/..\\secret", b"/public/%5c..%5csecret", b"/"),
+                *(
+                    b"http://%b/secret" % name,
+                    b"/secret?/public/",
+                    b"/public/%00",
+                    b"/secret/public/",
+                ),
+            )
+        ]
+        requests += [
+            b"GET /secret HTTP/1.1\r\n%b%b\r\n" % (host, fields)
+            for fields in (
+                b"Authorization: Bearer bad\r\n",
+                b"Authorization: Bearer good\r\nAuthorization: Bearer bad\r\n",
+                b"Authorization: Bearer bad\r\naUTHORIZATION: Bearer good\r\n",
+                b"Authorization: Bearer good\r\nConnection: authorization\r\nAuthorization: x\r\n",
+                b"X-Authorization: Bearer good\r\n",
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                b"Expect: 100-continue\r\nContent-Length: 6\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"Backstream-Client: default\r\n",
+                b"X-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /public/a\r\n",
+            )
+        ]
+        requests += [
+            b"GET /secret HTTP/1.0\r\n%b\r\n" % host,
+            b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.upper(),
+            b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.replace(b":", b".:"),
+            b"OPTIONS * HTTP/1.1\r\n%b\r\n" % host,
+        ]
+        before = len(self.target.requests), self.target.connections
+        for request in requests:
+            with self.server.visit("my-tunnel") as visitor:
+                visitor.send(request)
+                answer = visitor.head()
+                self.assertIn(answer.status, (400, 403), request)
+        self.assertEqual((len(self.target.requests), self.target.connections), before)
+
+    def test_pipelined(self) -> None:
+        """Behind an allowed request a denied one is denied, and the next one goes on."""
+        with self.server.visit("my-tunnel") as visitor:
+            one = b"GET %b HTTP/1.1\r\nHost: " + visitor.host + b"\r\n\r\n"
+            before = len(self.target.requests)
+            visitor.send(one % b"/public/1" + one % b"/secret" + one % b"/public/2")
+            self.assertEqual([visitor.answer().status for _ in range(3)], [200, 403, 200])
+            self.assertEqual(len(self.target.requests), before + 2)
+
+    def test_own_answer(self) -> None:
+        """The policy's status, header fields and reason reach the visitor."""
+        answer = self.get(b"/gone")
+        self.assertEqual((answer.status, answer.fields[b"x-why"]), (451, b"law"))
+        self.assertEqual(json.loads(answer.body)["field"], "gone")
+
+    def test_own_policy(self) -> None:
+        """A tunnel chooses one of the operator's packages by its name, and goes back."""
+        path = "/v1/tunnel/my-office"
+        body = {"policy": "office", "ingress": {"http": {"enabled": True}}}
+        status, tunnel = self.server.rest("PUT", path, self.account, body)
+        self.assertEqual((status, tunnel["policy"]), (200, "office"))
+        for wrong in ("nope", "auth.client", 1, ""):
+            status, answer = self.server.rest("PATCH", path, self.account, {"policy": wrong})
+            self.assertEqual((status, answer["error"]), (400, "BAD_INPUT"))
+        with self.server.visit("my-office") as visitor:  # allowed, but nobody is connected
+            self.assertEqual(visitor.get(b"/secret").status, 503)
+        status, tunnel = self.server.rest("PATCH", path, self.account, {"policy": None})
+        self.assertEqual((status, tunnel["policy"]), (200, None))
+        with self.server.visit("my-office") as visitor:
+            self.assertEqual(visitor.get(b"/secret").status, 403)
+
+    def test_clients(self) -> None:
+        """A client whom the policy does not allow does not connect, though its token is good; nor
+        is it told more by a wrong one."""
+        status, tunnel = self.server.rest(
+            "PUT", "/v1/tunnel/other-tunnel", self.account, {"transport": {"ws": {"enabled": True}}}
+        )
+        self.assertEqual(status, 200)
+        path = tunnel["transport"]["ws"]["url"].split("/", 3)[3]
+        upgrade = (
+            b"GET /%b HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        for wanted in (path, path.replace("other-tunnel", "no-such-tunnel"), path[:-4] + "xxxx"):
+            with Visitor(self.server.port) as visitor:
+                answer = visitor.request(upgrade % wanted.encode())
+            self.assertEqual(
+                (answer.status, json.loads(answer.body)["error"]), (403, "POLICY_DENIED")
+            )
+
+    def test_reload(self) -> None:
+        """SIGHUP takes changed files; ones that do not load leave the policy in use."""
+        path = self.folder / "visitors.rego"
+        self.addCleanup(self.reload, VISITORS, b"/secret", 403)
+        self.reload(VISITORS.replace("/public/", "/"), b"/secret", 200)
+        path.write_text("package auth.server\nallow if not http.send({})\n")
+        os.kill(self.server.process.pid, signal.SIGHUP)
+        self.server.wait_for_line("the policies in use stay.*has no function http.send")
+        self.assertEqual(self.get(b"/secret").status, 200)
+
+    def reload(self, text: str, path: bytes, status: int) -> None:
+        (self.folder / "visitors.rego").write_text(text)
+        os.kill(self.server.process.pid, signal.SIGHUP)
+        wait_until(lambda: self.get(path).status == status, f"{path!r} is {status}")
+
+
+class StartTests(SynchronousTestCase):
+    """Policies that cannot be used, and servers without any."""
+
+    def start(self, text: str | None, variables: dict[str, str] | None = None) -> tuple[int, str]:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        if text is not None:
+            Path(folder.name, "p.rego").write_text(text)
+        command = twistd("-n", "--pidfile=", "exposr", "--api-port", "0", "--policy", folder.name)
+        server = Process(self, command, variables)
+        return server.wait(), "\n".join(server.err)
+
+    def test_unusable(self) -> None:
+        """One line that names file, line and remedy, and status 1."""
+        for text, said in (
+            (
+                "package auth.server\n\nallow if not http.send({})\n",
+                "p.rego:3: .*http.send; it would",
+            ),
+            ("package auth.server\nallow if {\n", r"p.rego:2: this is unclosed"),
+            (None, "no [*].rego file is there"),
+        ):
+            if SKIP and text and "send" not in text:
+                continue
+            status, error = self.start(text)
+            self.assertEqual((status, error.count("\n")), (1, 0), error)
+            self.assertRegex(error, f"^twistd exposr: --policy: /.*{said}")
+
+    def test_backstream(self) -> None:
+        """What a policy does not guard is not served beside one: the server does not start."""
+        status, error = self.start(
+            "package auth.server\nallow := true\n", {"EXPOSR_BACKSTREAM": "back.localhost"}
+        )
+        self.assertEqual(status, 1)
+        self.assertIn("does not guard backstream", error)
+
+    def test_without_the_extra(self) -> None:
+        """Without the engine the server does not start, and says what to install."""
+        hidden = tempfile.TemporaryDirectory()
+        self.addCleanup(hidden.cleanup)
+        Path(hidden.name, "regopy.py").write_text("raise ImportError('hidden')\n")
+        path = f"{hidden.name}:{Path(__file__).resolve().parents[2]}"
+        status, error = self.start("package auth.server\nallow := true\n", {"PYTHONPATH": path})
+        self.assertEqual(status, 1, error)
+        self.assertIn("pip install 'exposr-tx[rego]'", error)
+
+    def test_tunnel_keeps_its_policy(self) -> None:
+        """A tunnel that has chosen a policy takes no visitors where the server has none."""
+        if SKIP:
+            self.skipTest(SKIP)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "p.rego").write_text("package office\nallow := true\n")
+            storage = f"sqlite://{folder}/db"
+            first = Server(
+                self, "--allow-registration", "--storage-url", storage, "--policy", folder
+            )
+            account = first.account()
+            body = {"policy": "office", "ingress": {"http": {"enabled": True}}}
+            status, _ = first.rest("PUT", "/v1/tunnel/my-tunnel", account, body)
+            self.assertEqual((status, first.stop()), (200, 0))
+            second = Server(self, "--storage-url", storage)
+            target = Target(self)
+            client = Client(self, second, "-a", account, "tunnel", target.url, "my-tunnel")
+            client.wait_for_line(r"connection 1/\d+ connected")
+            with second.visit("my-tunnel") as visitor:
+                self.assertEqual(visitor.get().status, 403)
+            self.assertEqual(target.connections, 0)
+
+    def test_tcp(self) -> None:
+        """A TCP visitor is judged by his address, before a stream is opened."""
+        if SKIP:
+            self.skipTest(SKIP)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        clients, visitors = Path(folder.name, "c.rego"), Path(folder.name, "v.rego")
+        clients.write_text("package auth.client\nallow := true\n")
+        visitors.write_text('package auth.server\nallow if input.transport == "http"\n')
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        server = Server(
+            self,
+            *("--allow-registration", "--policy", folder.name),
+            *("--ingress", "http,tcp", "--ingress-tcp-ports", str(port)),
+        )
+        target = Target(self)
+        client = Client(self, server, "tunnel", f"tcp://127.0.0.1:{target.port}", "my-wires")
+        client.wait_for_line("Ingress TCP")
+        with Visitor(port) as visitor:
+            visitor.send(b"GET / HTTP/1.1\r\n\r\n")
+            self.assertEqual(visitor.read_rest(), b"")
+        self.assertEqual(target.connections, 0)
+        visitors.write_text(
+            'package auth.server\nallow if net.cidr_contains("127.0.0.1/32", input.remote)\n'
+        )
+        os.kill(server.process.pid, signal.SIGHUP)
+        server.wait_for_line("policies were loaded")
+        with Visitor(port) as visitor:
+            self.assertEqual(visitor.get().status, 200)
