@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 from exposr_tx.errors import PolicyInvalid
@@ -59,7 +60,7 @@ class Engine:
         self, modules: Sequence[Module], entries: Iterable[str], rule: str = "allow"
     ) -> None:
         try:
-            import regopy  # noqa: PLC0415
+            regopy: Any = import_module("regopy")  # its own types are not complete
         except (ImportError, OSError) as problem:
             raise MissingExtra(f"{MISSING} ({problem})") from None
         self._error = regopy.RegoError
