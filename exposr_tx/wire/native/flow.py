@@ -40,13 +40,10 @@ GROWN_WINDOWS: Final = 16 * 1024 * 1024
 #: credit: a thousand stopped readers. Up to there none of them hinders the others.
 MAX_HELD: Final = 256 * 1024 * 1024
 
-#: Windows that a consumer has to take, keeping up, before the window doubles: 4 MiB is reached
-#: after eight round trips.
+#: Windows that a consumer has to take, keeping up, before the window doubles. With one, what a
+#: slow visitor's socket buffers swallow at first (2.6 MB on loopback) would look fast enough
+#: for 2 MiB; so it comes to 1 MiB, and 4 MiB is reached after eight round trips.
 PATIENCE: Final = 2
-
-#: Bytes that it has to take before that, at the beginning and whenever it has lagged. The socket
-#: buffers of a slow visitor swallow 2.6 MB on loopback, and would look fast enough for 2 MiB.
-EARLY: Final = 3 * 1024 * 1024
 
 
 class Flow:
@@ -70,7 +67,7 @@ class Flow:
         self.sending = True
         self.receiving = True
         self.drained = True
-        self._kept = -EARLY  # bytes granted since the window changed or the consumer lagged
+        self._kept = 0  # bytes granted since the window changed or the consumer lagged
 
     def __repr__(self) -> str:
         return f"<Flow may send {self.credit}, holds {self.held} of {self.window}>"
@@ -102,7 +99,7 @@ class Flow:
         else:
             # Not more than what is missing is taken away: half of it at most.
             self.window = max(STREAM_WINDOW, window // 2)
-            self._kept = -EARLY
+            self._kept = 0
         self.drained = not self.held
         size = self.window - self.room - self.held
         self.room += size
