@@ -110,7 +110,7 @@ class DrainingTests(SynchronousTestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         storage = ("--storage-url", f"sqlite:///{folder.name}/db")
-        old = Server(self, "--allow-registration", *storage)
+        old = Server(self, "--allow-registration", "--grace-period=300", *storage)
         program = Process(
             self,
             [sys.executable, "-c", PAGES, *strings(old.port)],
