@@ -202,8 +202,7 @@ class Exchange:
         self._close = (
             self._close
             or not request.keep_alive
-            or response.until_close
-            or (response.chunked and not request.minor)
+            or self._ends_by_close(response)
             or self._visitor.draining
         )
         if self.complete:

@@ -46,7 +46,7 @@ class TunnelExchange(Exchange):
     """
 
     _about = b""
-    _held: tuple[bytes, ...] = ()
+    _held: list[bytes] | None = None
     _retried = False
     _trailers: Trailers = ()
     _upstream: IUpstream | None = None
@@ -157,9 +157,9 @@ class TunnelExchange(Exchange):
         connection.begin(self, request.method)
         head = self._factory.writer.head(request, self._vhost, self._about, self._id)
         if self._held:
-            held, self._held = self._held, ()
+            held, self._held = self._held, None
             if request.length is None:
-                held = tuple(chunk(piece) for piece in held)
+                held = [chunk(piece) for piece in held]
             connection.transport.writeSequence([head, *held])
             self._visitor.let_read()
         else:
@@ -179,7 +179,9 @@ class TunnelExchange(Exchange):
         target = self._target
         if target is None:
             if not self._response_done:
-                self._held = (*self._held, data)
+                if self._held is None:
+                    self._held = []
+                self._held.append(data)
                 self._visitor.hold_reading()
         elif target.alive:
             self._visitor.await_body()

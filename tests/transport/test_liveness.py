@@ -1,0 +1,31 @@
+"""Signs of life: what they tell besides."""
+
+from __future__ import annotations
+
+import math
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.transport.liveness import PING_INTERVAL, Liveness
+
+
+class DelayTests(SynchronousTestCase):
+    """How far away the peer is."""
+
+    def test_delay(self) -> None:
+        """It is the shortest time that a ping and its answer have taken."""
+        clock, pings = Clock(), list[bytes]()
+        liveness = Liveness(clock, pings.append, self.fail)
+        liveness.start()
+        self.addCleanup(liveness.stop)
+        self.assertEqual(liveness.delay, math.inf)
+        for took, shortest in ((0.5, 0.5), (0.25, 0.25), (1.0, 0.25)):
+            clock.advance(took)
+            liveness.heard()
+            liveness.pong(pings[-1])
+            self.assertEqual(liveness.delay, shortest)
+            before = len(pings)
+            while len(pings) == before:
+                clock.advance(PING_INTERVAL / 1024)
+                liveness.heard()
