@@ -28,7 +28,7 @@ from exposr_tx.ingress.answers import CONTINUE, error_answer
 from exposr_tx.ingress.forwarding import response_head
 from exposr_tx.ingress.targets import TargetConnection, TargetFactory
 from exposr_tx.interfaces import IUpstream, VirtualHost
-from exposr_tx.wire.http1 import Event, Request, Response, chunk, last_chunk
+from exposr_tx.wire.http1 import End, Event, Request, Response, chunk, last_chunk
 
 if TYPE_CHECKING:
     from exposr_tx.ingress.http import HTTPIngressFactory
@@ -154,6 +154,9 @@ class Exchange:
 
     def response_events(self, events: list[Event]) -> None:
         """Parts of the response have come."""
+        if self._response is None and len(events) == 3 and events[0].length:  # type: ignore[union-attr]
+            self._respond_at_once(*events)  # type: ignore[arg-type]
+            return
         out: list[bytes] = []
         chunked = self._chunked
         for event in events:
@@ -179,6 +182,14 @@ class Exchange:
             self._visitor.write(out[0] if len(out) == 1 else b"".join(out))
         if self._response_done and (self.complete or self._close):
             # Otherwise the rest of the request goes to the target first.
+            self._finish()
+
+    def _respond_at_once(self, response: Response, body: bytes, _: End) -> None:
+        """All of a response whose length is told has come: what most responses are."""
+        self._visitor.write(self._begin_response(response) + body)
+        self._bytes_out = len(body)
+        self._response_done = True
+        if self.complete or self._close:
             self._finish()
 
     def _interim(self, response: Response, out: list[bytes]) -> None:

@@ -231,7 +231,8 @@ class VisitorConnection(Protocol):
 
     def await_response(self) -> None:
         """The request is complete: the target has so long to answer."""
-        self._await(self.factory.timeouts.response)
+        factory = self.factory
+        self.deadline = factory.deadlines.now + factory.timeouts.response
 
     def await_body(self) -> None:
         """The next piece of the request's body has so long to come."""
@@ -263,7 +264,8 @@ class VisitorConnection(Protocol):
         if close or self.draining:
             self._shut(unread=unread or bool(self._parser.rest))
             return
-        self._await(self.factory.timeouts.idle)
+        factory = self.factory
+        self.deadline = factory.deadlines.now + factory.timeouts.idle
         if self._handling:
             self._again = True
         elif events := self._next():

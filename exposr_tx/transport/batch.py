@@ -30,7 +30,7 @@ class Batch:
     :param at_end: calls later, when the round is over.
     """
 
-    __slots__ = ("_at_end", "_connection", "_parts", "_size", "_waits")
+    __slots__ = ("_at_end", "_connection", "_parts", "_size")
 
     def __init__(
         self, connection: MessageConnection, at_end: Callable[[Callable[[], object]], None]
@@ -39,27 +39,24 @@ class Batch:
         self._at_end = at_end
         self._parts: list[bytes] = []
         self._size = 0
-        self._waits = False  # for the end of the round
 
     def __repr__(self) -> str:
         return f"<Batch {self._size} bytes>"
 
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """A frame, in two parts so that a large payload need not be copied."""
-        if len(payload) >= LARGE:
+        size = len(payload)
+        if size >= LARGE:
             self.flush()
             self._connection.send(head, payload)
             return
-        if not self._waits:
-            self._waits = True
-            self._at_end(self._end_of_round)
-        size = self._size + len(head) + len(payload)
-        if size > MESSAGE_SIZE:
+        size += len(head)
+        if self._size + size > MESSAGE_SIZE:
             self.flush()
-            size = len(head) + len(payload)
-        self._parts.append(head)
-        self._parts.append(payload)
-        self._size = size
+        if not self._size:
+            self._at_end(self.flush)
+        self._size += size
+        self._parts += (head, payload)
 
     def flush(self) -> None:
         """Send what has been gathered."""
@@ -73,7 +70,3 @@ class Batch:
         """The connection is over."""
         self._parts.clear()
         self._size = 0
-
-    def _end_of_round(self) -> None:
-        self._waits = False
-        self.flush()

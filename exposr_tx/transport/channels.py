@@ -108,7 +108,6 @@ class Channels(Streams):
     def _data(self, event: Data) -> None:
         stream = self._streams.get(event.channel)
         if stream is not None:
-            self.bytes_in += len(event.data)
             stream.data_received(event.data)
 
     def _opened(self, event: Opened) -> None:
@@ -149,7 +148,6 @@ class Channels(Streams):
     # What streams ask for --------------------------------------------------
 
     def send_data(self, channel: int, data: bytes) -> None:
-        self.bytes_out += len(data)
         self._connection.send(self._mux.data_head(channel, len(data)), data)
 
     def send_pause(self, channel: int) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from exposr_tx.transport.batch import Batch
     from exposr_tx.transport.connection import MessageConnection
+    from exposr_tx.wire.native import Flow
 
 __all__ = ["NativeChannels"]
 
@@ -72,8 +73,10 @@ class NativeChannels(Streams):
         self._streams: dict[int, NativeStream] = {}
         self._factories: dict[int, IProtocolFactory | None] = {0: factory}
         self._counts: dict[int, int] = {}  # streams of further tunnels
-        #: Bytes that may be sent on a stream now.
+        # Straight to who does it, as nothing would be done in between.
         self.sendable = mux.sendable
+        self.data_head = mux.data_head
+        self.send = batch.send
         self.dispatch = {
             Attaching: self._attaching,
             Closed: self._closed,
@@ -188,7 +191,6 @@ class NativeChannels(Streams):
     def _data(self, event: Data) -> None:
         stream = self._streams.get(event.channel)
         if stream is not None:
-            self.bytes_in += len(event.data)
             stream.data_received(event.data)
 
     def _opened(self, event: Opened) -> None:
@@ -244,8 +246,7 @@ class NativeChannels(Streams):
     # What streams ask for --------------------------------------------------
 
     def send_data(self, channel: int, data: bytes) -> None:
-        self.bytes_out += len(data)
-        self._batch.send(self._mux.data_head(channel, len(data)), data)
+        self.send(self.data_head(channel, len(data)), data)
 
     def send_end(self, channel: int) -> None:
         # What arrived in the same message may have reset the stream already.
@@ -261,11 +262,21 @@ class NativeChannels(Streams):
             self._batch.send(frame)
         self._fewer()
 
+    def flow(self, channel: int) -> Flow:
+        """A new stream's credit."""
+        return self._mux.flow(channel)
+
     def consumed(self, channel: int, size: int) -> None:
-        """A protocol has taken bytes: the peer may get more credit."""
+        """A protocol has taken bytes that were kept for it: the peer may get more credit."""
         frame = self._mux.consumed(channel, size)
         if frame:
-            self._batch.send(frame)
+            self.send(frame)
+
+    def grant(self, channel: int) -> None:
+        """Half of a stream's window was taken as it came."""
+        frame = self._mux.grant(channel)
+        if frame:
+            self.send(frame)
 
 
 def _tcp(address: tuple[str, int]) -> IAddress:

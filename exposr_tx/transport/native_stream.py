@@ -53,7 +53,7 @@ class NativeStream(Stream):
     so it is never more than the window.
     """
 
-    __slots__ = ("_ended", "_eof", "_half", "attachment", "code", "reason")
+    __slots__ = ("_ended", "_eof", "_flow", "_half", "attachment", "code", "reason")
 
     _channels: NativeChannels
 
@@ -66,6 +66,7 @@ class NativeStream(Stream):
     ) -> None:
         super().__init__(channels, channel, origin)
         self.attachment = attachment
+        self._flow = channels.flow(channel)
         self.code = ResetCode.NO_ERROR
         self.reason = ""
         self._ended = False  # END is sent, or will be after what waits
@@ -80,14 +81,16 @@ class NativeStream(Stream):
         if self.disconnecting and self._producer is None:
             return
         size = len(data)
-        if self._unsent or size > QUANTUM or self._channels.turns.full:
+        channels = self._channels
+        if self._unsent or size > QUANTUM or channels.turns.full:
             self._keep(data)
             return
         try:
-            self._channels.send_data(self._channel, data)
+            head = channels.data_head(self._channel, size)
         except LocalProtocolError:  # there is not so much credit
             self._keep(data)
             return
+        channels.send(head, data)
         self._sent += size
         if self._producer is not None and not self._streaming:
             self._pull()
@@ -207,8 +210,12 @@ class NativeStream(Stream):
             self._received.append(data)
             self._received_size += len(data)
             return
-        self._give(data)
-        self._channels.consumed(self._channel, len(data))
+        try:
+            self.protocol.dataReceived(data)  # type: ignore[union-attr]
+        except Exception as error:
+            self._failed(error)
+        if self._flow.take(len(data)):
+            self._channels.grant(self._channel)
 
     def peer_ended(self) -> None:
         """The peer sends no more: told when the protocol has everything before it."""

@@ -163,16 +163,6 @@ class Session:
         return self._channels.streams_opened
 
     @property
-    def bytes_in(self) -> int:
-        """Payload received."""
-        return self._channels.bytes_in
-
-    @property
-    def bytes_out(self) -> int:
-        """Payload sent."""
-        return self._channels.bytes_out
-
-    @property
     def native(self) -> NativeChannels | None:
         """The streams, where the dialect is native and there may be several tunnels."""
         return self._channels if isinstance(self._channels, NativeChannels) else None

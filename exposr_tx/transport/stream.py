@@ -343,9 +343,12 @@ class Stream:
         try:
             self.protocol.dataReceived(data)
         except Exception as error:
-            # As a TCP transport does: the one connection ends, nothing else.
-            self._log.failure("a protocol failed on data from {stream!r}", stream=self)
-            self._abort(error)
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """The protocol has, while it was given data: as with TCP that ends it, and nothing else."""
+        self._log.failure("a protocol failed on data from {stream!r}", stream=self)
+        self._abort(error)
 
     def _taken(self, size: int) -> None:
         """The protocol has taken bytes that were kept for it."""

@@ -42,7 +42,7 @@ class Streams:
     :param fewer: called whenever there is a stream less.
 
     :ivar turns: whether the transport below is full, and which streams wait for it.
-    :ivar streams_opened: streams ever opened; ``bytes_in``, ``bytes_out``: payload carried.
+    :ivar streams_opened: streams ever opened.
     :ivar dispatch: what is to be called with an event, by its class.
     """
 
@@ -60,8 +60,6 @@ class Streams:
     ) -> None:
         self.turns = Turns()
         self.streams_opened = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
         self._connection = connection
         self._clock = clock
         self._factory = factory

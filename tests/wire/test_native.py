@@ -300,7 +300,7 @@ class MessageTests(SynchronousTestCase):
         )
         mux.reset(1, ResetCode.NO_ERROR)
         self.assertEqual(list(mux.message_data(b"345" + written("END", 1))), [])
-        self.assertEqual(mux._held, 0)
+        self.assertEqual(len(mux), 0)
 
     def test_ends_inside_a_frame(self) -> None:
         """A message that ends inside a frame is an error."""
@@ -589,10 +589,10 @@ class StreamTests(SynchronousTestCase):
         mux = client(1, 3)
         mux.receive(written("DATA", 1, b"abc") + written("RESET", 1, 0, ""))
         mux.receive(written("DATA", 3, b"abc"))
-        self.assertEqual(mux._held, 6)
+        self.assertEqual(mux.held, 6)
         self.assertEqual(mux.reset(1, ResetCode.NO_ERROR), b"")
         self.assertEqual(mux.reset(3, ResetCode.TIMEOUT), written("RESET", 3, 7, ""))
-        self.assertEqual((len(mux), mux._held), (0, 0))
+        self.assertEqual((len(mux), mux.held), (0, 0))
         self.assertEqual(mux.consumed(3, 3), b"")  # somebody had not heard of it
         self.assertEqual(mux.reset(3, ResetCode.TIMEOUT), b"")
 
@@ -1061,7 +1061,7 @@ class End:
     def check(self) -> None:
         """Memory is within its bounds, and sums are sums."""
         flows = self.mux._flows.values()
-        assert self.mux._held == sum(flow.held for flow in flows)
+        assert self.mux.held == sum(flow.held for flow in flows)
         assert (
             self.mux._grown == sum(flow.window - STREAM_WINDOW for flow in flows) <= GROWN_WINDOWS
         )
@@ -1115,7 +1115,7 @@ class ModelTests(SynchronousTestCase):
         while one.outbox or other.outbox:
             pump(1000)
         self.assertEqual((len(one.mux), len(other.mux)), (0, 0))
-        self.assertEqual((one.mux._held, one.mux._grown), (0, 0))
+        self.assertEqual((one.mux.held, one.mux._grown), (0, 0))
 
     @settings(max_examples=100, deadline=None)
     @given(st.booleans(), STEPS, st.lists(st.integers(0, 1 << 20), max_size=3))
@@ -1216,7 +1216,7 @@ class ModelTests(SynchronousTestCase):
             return
         self.assertEqual(joined(fed(pieces, *chunks)), joined(expected))
         self.assertEqual(
-            (pieces._held, pieces._room, len(pieces)), (whole._held, whole._room, len(whole))
+            (pieces.held, pieces._room, len(pieces)), (whole.held, whole._room, len(whole))
         )
 
     @settings(max_examples=300, deadline=None)

@@ -106,12 +106,14 @@ class Parser:
 
     __slots__ = (
         "_chunked",
+        "_first",
         "_head",
         "_limits",
         "_passed",
         "_remaining",
         "_scanned",
         "_state",
+        "_whole",
         "rest",
     )
 
@@ -119,6 +121,8 @@ class Parser:
         self._limits = limits
         self._state = HEAD
         self._head = b""  # of the message before, if it may serve again
+        self._first: Event = END  # what that head says
+        self._whole = -1  # bytes of it and of a body of that length, where it tells the length
         self.rest = b""
         self._scanned = 0
         self._remaining = 0
@@ -137,12 +141,18 @@ class Parser:
 
     def receive(self, data: bytes) -> list[Event]:
         """Read on; the events that are complete now."""
-        events: list[Event] = []
-        rest: bytes | None = data
         head = self._head
         # What comes again to the byte, as from a client that polls, says the same: it costs a
-        # comparison in place of 5 µs.
-        if head and self._state == HEAD and not self.rest and data.startswith(head):
+        # comparison in place of 5 µs. With all of its body in one piece it is most of what
+        # small messages are.
+        again = head and self._state == HEAD and not self.rest and data.startswith(head)
+        if again and len(data) == self._whole:
+            self._state = DONE
+            at = len(head)
+            return [self._first, data[at:], END] if len(data) > at else [self._first, END]
+        events: list[Event] = []
+        rest: bytes | None = data
+        if again:
             self._begin(events)
             rest = None if len(data) == len(head) else data[len(head) :]
         while rest:

@@ -45,9 +45,9 @@ class RequestParser(Parser):
     It stops behind each request's :class:`End`; :meth:`next_request` reads on.
     """
 
-    __slots__ = ("_block", "_empty_lines", "_last", "_request")
+    __slots__ = ("_block", "_empty_lines", "_last")
 
-    _request: Request
+    _first: Request
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -79,12 +79,13 @@ class RequestParser(Parser):
         return super()._too_long(head)
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
-        self._request = self._read(head)
+        request = self._first = self._read(head)
         self._head = head
+        self._whole = -1 if request.length is None else len(head) + request.length
         self._begin(events)
 
     def _begin(self, events: list[Event]) -> None:
-        request = self._request
+        request = self._first
         events.append(request)
         if request.length == 0:
             self._state = DONE

@@ -42,9 +42,9 @@ from exposr_tx.wire.http1.syntax import (
 class ResponseParser(Parser):
     """Reads the responses of one target connection, one for each :meth:`expect`."""
 
-    __slots__ = ("_bare", "_interim", "_response")
+    __slots__ = ("_bare", "_interim")
 
-    _response: Response
+    _first: Response
 
     def __init__(self, limits: Limits = RESPONSE_LIMITS) -> None:
         super().__init__(limits)
@@ -74,13 +74,15 @@ class ResponseParser(Parser):
         return []
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
-        self._response = self._read_head(head)
-        self._measure(self._response)
+        response = self._first = self._read_head(head)
+        self._measure(response)
         self._head = head
+        final = response.status >= 200
+        self._whole = len(head) + response.length if final and response.length is not None else -1
         self._begin(events)
 
     def _begin(self, events: list[Event]) -> None:
-        response = self._response
+        response = self._first
         events.append(response)
         if response.status < 200:
             self._interim += 1

@@ -28,6 +28,7 @@ from exposr_tx.wire.native.flow import (
     MAX_HELD,
     MAX_WINDOW,
     STREAM_WINDOW,
+    Flow,
 )
 from exposr_tx.wire.native.frames import DATA_SIZE, JSON_SIZE, MESSAGE_SIZE, REASON_SIZE
 from exposr_tx.wire.native.metadata import Metadata, Tls
@@ -62,6 +63,7 @@ __all__ = [
     "Detached",
     "Ended",
     "Event",
+    "Flow",
     "GoAwayCode",
     "GoingAway",
     "Metadata",

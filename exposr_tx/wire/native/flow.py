@@ -77,6 +77,14 @@ class Flow:
         """Both halves are over; what is held may still be handed on."""
         return not (self.sending or self.receiving)
 
+    def take(self, size: int) -> bool:
+        """The consumer has taken bytes: whether a grant is due, half of the window missing."""
+        held = self.held - size
+        self.held = held
+        if not held:
+            self.drained = True
+        return (held + self.room) * 2 <= self.window
+
     def end_sending(self) -> None:
         self.sending = False
         self.credit = 0

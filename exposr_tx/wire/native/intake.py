@@ -40,7 +40,6 @@ class Intake:
         "_channel",
         "_flows",
         "_head",
-        "_held",
         "_kind",
         "_live",
         "_max_held",
@@ -52,7 +51,6 @@ class Intake:
     def __init__(self, max_held: int) -> None:
         self._max_held = max_held
         self._flows: dict[int, Flow] = {}
-        self._held = 0  # bytes, on all streams
         self._room = CONNECTION_WINDOW  # bytes that the peer may send on all streams
         # The message that is being received, and the frame that is not complete:
         self._size = 0
@@ -62,6 +60,12 @@ class Intake:
         self._missing = 0
         self._body = b""
         self._live: Flow | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes received that were not taken yet, on all streams. Added up here and not counted
+        with each frame: it is asked for once in 8 MiB."""
+        return sum([flow.held for flow in self._flows.values()])
 
     def _check_known(self, channel: int) -> None:
         """A stream that is not there must have been there ("Streams")."""
@@ -113,7 +117,7 @@ class Intake:
         pos = self._go_on(chunk, events) if self._missing or self._head else 0
         flows = self._flows
         append = events.append
-        total = held = 0
+        total = 0
         while (start := pos + HEAD_SIZE) <= end:
             word, channel = _unpack_from(chunk, pos)
             if word < _CONTROL:
@@ -128,7 +132,6 @@ class Intake:
                     continue
                 flow.room -= word
                 flow.held += word
-                held += word
                 append(Data(channel, chunk[start:pos]))
                 continue
             pos = start + (word & 0xFFFFFF)
@@ -137,7 +140,6 @@ class Intake:
                 break
             self._frame(word, channel, chunk[start:pos], events)
         if total:
-            self._held += held
             self._arrived(total, events)
         if pos < end:
             self._head = chunk[pos : pos + HEAD_SIZE]
@@ -185,7 +187,6 @@ class Intake:
             else:
                 flow.room -= length
                 flow.held += length
-                self._held += length
                 self._live = flow
             self._arrived(length, events)
         elif kind in frames.SIZES:
@@ -231,7 +232,7 @@ class Intake:
         Given for what has arrived, not for what was consumed: a stream's window bounds what
         it holds, and streams whose consumers have stopped must not stop the others.
         """
-        if self._held > self._max_held:
+        if self.held > self._max_held:
             return b""
         size = CONNECTION_WINDOW - self._room
         self._room = CONNECTION_WINDOW
