@@ -94,13 +94,14 @@ class AccessLog:
         tunnel: bytes,
         request_id: bytes,
     ) -> None:
-        millisecond = int(self._now() * 1000)
+        now, write_line = self._now, self._write
+        millisecond = int(now() * 1000)
         if millisecond != self._millisecond:
             self._millisecond = millisecond
             self._time = timestamp(millisecond / 1000).encode()
         words = self._words
         verb = words.get(method) or self._word(method)
-        self._write(
+        write_line(
             self._line
             % (
                 self._time,

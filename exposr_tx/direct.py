@@ -38,14 +38,15 @@ def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
 
 
 def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
-    """A function that writes bytes to ``transport``, directly where that can be done.
+    """A function that writes bytes to ``transport``, directly where that can be done. Where the
+    transport is Twisted's they may be a bytearray, which is given away: nobody changes it any more.
 
     TLS, UNIX sockets' descriptor passing, wrappers and anything that is no TCP connection of
     Twisted's get their own ``write``.
     """
-    write: Callable[[bytes], None] = transport.write
+    write: Callable[[bytes | bytearray], None] = transport.write
     if not isinstance(transport, Connection) or transport.TLS:
-        return lambda data: write(bytes(data))
+        return write
     send = transport.socket.send
 
     def write_directly(data: bytes | bytearray) -> None:
@@ -55,7 +56,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             or transport.disconnecting
             or not transport.connected
         ):
-            write(bytes(data))
+            write(data)
             return
         try:
             sent = send(data)
@@ -63,7 +64,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             # Full, or broken: the reactor finds out which.
             sent = 0
         if sent < len(data):
-            write(bytes(memoryview(data)[sent:]))
+            write(data[sent:])
 
     return write_directly
 

@@ -190,15 +190,16 @@ class Rounds:
             if reader is None or not reader.reading:
                 continue  # something before it in this round has closed or paused it
             try:
+                recv, receive = reader.recv, reader.receive
                 try:
-                    data = reader.recv(READ_SIZE)
+                    data = recv(READ_SIZE)
                 except (BlockingIOError, InterruptedError):
                     continue
                 except OSError:
                     reader.broken(ConnectionLost())
                     continue
                 if data:
-                    reader.receive(data)
+                    receive(data)
                 else:
                     reader.ended()
             except Exception as error:

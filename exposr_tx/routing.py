@@ -275,6 +275,8 @@ class Routes:
         self._hosts = hosts
         self._api_host = api_host
         self.choose = switchboard.choose
+        if hosts is not None and api_host is None:
+            self.virtual_host = hosts.find  # type: ignore[method-assign]
 
     def virtual_host(self, host: str) -> VirtualHost | Deferred[VirtualHost] | None:
         """See IRoutes."""

@@ -30,20 +30,8 @@ class StreamSide(Side):
 
     _connecting: Deferred[Any] | None = None
 
-    def __init__(self, forward: Forward, rewriter: RequestRewriter | None) -> None:
+    def __init__(self, forward: Forward) -> None:
         self._forward = forward
-        self._rewriter = rewriter
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._rewriter is not None:
-            try:
-                data = self._rewriter.receive(data)
-            except RemoteProtocolError:
-                self.transport.abortConnection()
-                return
-            if not data:
-                return
-        super().dataReceived(data)
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -81,6 +69,23 @@ class StreamSide(Side):
             self._connecting.cancel()
 
 
+class RewritingSide(StreamSide):
+    """The same, where requests are rewritten on their way."""
+
+    def __init__(self, forward: Forward, rewriter: RequestRewriter) -> None:
+        super().__init__(forward)
+        self._rewriter = rewriter
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            data = self._rewriter.receive(data)
+        except RemoteProtocolError:
+            self.transport.abortConnection()
+            return
+        if data:
+            super().dataReceived(data)
+
+
 class Targets(Factory):
     """Makes the other side of each splice."""
 
@@ -115,7 +120,9 @@ class Forward(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> StreamSide:
         rules = self._rules()
-        return StreamSide(self, None if rules is None else RequestRewriter(rules))
+        if rules is None:
+            return StreamSide(self)
+        return RewritingSide(self, RequestRewriter(rules))
 
     def reached(self) -> None:
         self._down = False

@@ -81,7 +81,7 @@ class _Answering(Exchange):
             or not self.complete
             or self._visitor.draining
         )
-        self._first_byte = self._factory.clock.seconds()
+        self._first_byte = self._factory.seconds()
         body = self.request.method != b"HEAD"
         self._visitor.write(_text_answer(status, text, close=self._close, body=body))
         self._finish()

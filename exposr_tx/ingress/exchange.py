@@ -68,7 +68,6 @@ class Exchange:
     _response_done = False
     _gone = False
     _chunked = False
-    _close = False
     _status = 0
     _bytes_in = 0
     _bytes_out = 0
@@ -80,7 +79,9 @@ class Exchange:
         self._visitor = visitor
         self._factory: HTTPIngressFactory = visitor.factory
         self._id = request_id
-        self._started = self._factory.clock.seconds()
+        self._close = False
+        seconds = self._factory.seconds
+        self._started = seconds()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id.decode()} {self._status or 'open'}>"
@@ -186,7 +187,8 @@ class Exchange:
 
     def _respond_at_once(self, response: Response, body: bytes, _: End) -> None:
         """All of a response whose length is told has come: what most responses are."""
-        self._visitor.write(self._begin_response(response) + body)
+        write = self._visitor.write
+        write(self._begin_response(response) + body)
         self._bytes_out = len(body)
         self._response_done = True
         if self.complete or self._close:
@@ -206,23 +208,22 @@ class Exchange:
         self._response = response
         self._status = response.status
         self.answered = True
-        self._first_byte = self._factory.clock.seconds()
+        seconds = self._factory.seconds
+        self._first_byte = seconds()
         if self._expecting is not None:
             self._stop_expecting()
-        self._chunked = response.chunked and bool(request.minor)
-        self._close = (
-            self._close
-            or not request.keep_alive
-            or self._ends_by_close(response)
-            or self._visitor.draining
-        )
+        if response.chunked and request.minor:
+            self._chunked = True
+        visitor = self._visitor
+        if not request.keep_alive or visitor.draining or self._ends_by_close(response):
+            self._close = True
         if self.complete:
-            self._visitor.deadline = NEVER
+            visitor.deadline = NEVER
         else:
             # A final answer in place of 100 Continue: the visitor may send its body or not.
             undecided = request.expect_continue and not self._continued
             self._close = self._close or undecided or not response.keep_alive
-            self._visitor.await_body()
+            visitor.await_body()
         return response_head(response, self._vhost, chunked=self._chunked, close=self._close)
 
     def _ends_by_close(self, response: Response) -> bool:
@@ -250,7 +251,7 @@ class Exchange:
             or not self.complete
             or self._visitor.draining
         )
-        self._first_byte = self._factory.clock.seconds()
+        self._first_byte = self._factory.seconds()
         body = self.request.method != b"HEAD"
         self._visitor.write(
             error_answer(
@@ -337,13 +338,14 @@ class Exchange:
         self._visitor.exchange_done(close=self._close, unread=not self.complete)
 
     def _log_path(self) -> bytes:
-        return self.request.path
+        return self.request.target.partition(b"?")[0]
 
     def _write_log(self, status: int = 0) -> None:
         factory, request = self._factory, self.request
         if factory.access_log is None:
             return
-        now, started = factory.clock.seconds(), self._started
+        seconds = factory.seconds
+        now, started = seconds(), self._started
         vhost = self._vhost
         factory.access_log.write(
             request.method,

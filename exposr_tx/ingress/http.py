@@ -89,6 +89,7 @@ class HTTPIngressFactory(Factory):
         guard: Guard | None = None,
     ) -> None:
         self.clock = clock
+        self.seconds = clock.seconds
         self.deadlines = deadlines
         self.routes = routes
         self.api = api
@@ -122,10 +123,12 @@ class HTTPIngressFactory(Factory):
         self, visitor: VisitorConnection, request: Request, request_id: bytes
     ) -> TunnelExchange | LocalExchange:
         """What becomes of a request: it is a tunnel's or ours. Raises TunnelNotFound."""
-        if self.routes is not None:
-            found = self.routes.virtual_host(request.host.decode())
+        routes = self.routes
+        if routes is not None:
+            virtual_host, tunnelled = routes.virtual_host, self._tunnelled
+            found = virtual_host(request.host.decode())
             if found is not None:
-                return self._tunnelled(visitor, request, request_id, self.routes, found)
+                return tunnelled(visitor, request, request_id, routes, found)
         if self.api is None:
             raise TunnelNotFound(request.host.decode())
         return LocalExchange(visitor, request, request_id, self.api, self.takeover)

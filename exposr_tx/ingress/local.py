@@ -77,7 +77,7 @@ class LocalExchange(Exchange):
             + [b"%b: %b\r\n" % pair for pair in request.fields]
             + [b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"]
         )
-        self._first_byte = self._factory.clock.seconds()
+        self._first_byte = self._factory.seconds()
         self._write_log()
         self._visitor.hand_over(protocol, head)
 

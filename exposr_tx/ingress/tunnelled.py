@@ -80,8 +80,9 @@ class TunnelExchange(Exchange):
         self._connecting = None
         self._vhost = vhost
         request, factory = self.request, self._factory
+        choose = self._routes.choose
         try:
-            upstream = self._routes.choose(vhost.tunnel_id)
+            upstream = choose(vhost.tunnel_id)
             if not vhost.enabled:
                 raise IngressDisabled(vhost.tunnel_id)
             if request.forwarding and factory.writer.looped(self._visitor.believed(request)):
@@ -212,7 +213,7 @@ class TunnelExchange(Exchange):
             return
         self._status = 101
         self.answered = True
-        self._first_byte = self._factory.clock.seconds()
+        self._first_byte = self._factory.seconds()
         visitor.write(response_head(response, self._vhost, chunked=False, close=False))
         inner, outer = Side(), Side()
         target.hand_over(inner)

@@ -85,12 +85,13 @@ class NativeStream(Stream):
         if self._unsent or size > QUANTUM or channels.turns.full:
             self._keep(data)
             return
+        data_head, send = channels.data_head, channels.send
         try:
-            head = channels.data_head(self._channel, size)
+            head = data_head(self._channel, size)
         except LocalProtocolError:  # there is not so much credit
             self._keep(data)
             return
-        channels.send(head, data)
+        send(head, data)
         self._sent += size
         if self._producer is not None and not self._streaming:
             self._pull()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.tcp import Connection
 
 from exposr_tx.direct import read_directly, writer_of
 from exposr_tx.transport.connection import Lost
@@ -82,7 +83,10 @@ class Carrier:
         # Autobahn's own gathers details of the transport that nobody reads.
         self.peer = str(self.transport.getPeer())
         self._reader = FrameReader(self.peer_masks, MAX_MESSAGE, unmasked)
-        self._write_directly = writer_of(self.transport)
+        write = writer_of(self.transport)
+        self._write_directly = (
+            write if isinstance(self.transport, Connection) else lambda data: write(bytes(data))
+        )
         read_directly(self.transport, self.dataReceived)
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
