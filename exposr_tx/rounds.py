@@ -252,6 +252,11 @@ class Accepted(Server):
 
     _reader: Reader | None = None
 
+    @property
+    def peer_host(self) -> str:
+        """The peer's host, without an address to be made for it."""
+        return str(self.client[0])
+
     def startReading(self) -> None:
         if self._reader is None:
             rounds = rounds_of(self.reactor)

@@ -25,7 +25,7 @@ from exposr_tx.ingress.trust import Trust
 from exposr_tx.ingress.tunnelled import TunnelExchange
 from exposr_tx.ingress.visitor import VisitorConnection
 from exposr_tx.interfaces import IAccessLog, IRoutes, ITakeover, IUpstream
-from exposr_tx.wire.http1 import RESPONSE_LIMITS, Limits, Request
+from exposr_tx.wire.http1 import RESPONSE_LIMITS, Heads, Limits, Request
 
 if TYPE_CHECKING:
     from exposr_tx.ingress.guard import Guard
@@ -97,6 +97,7 @@ class HTTPIngressFactory(Factory):
         self.access_log = access_log
         self.trust = trust
         self.limits = limits or Limits()
+        self.heads = Heads()
         self.response_limits = response_limits
         self.timeouts = timeouts or Timeouts()
         self.api_path = api_path

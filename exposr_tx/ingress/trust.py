@@ -23,6 +23,8 @@ from exposr_tx.interfaces import Tls
 
 __all__ = ["Trust", "Visitor", "host_text", "tls_of", "unwrapped"]
 
+#: Visitors remembered, 200 bytes each.
+MAX_KNOWN: Final = 4096
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::[0-9]{1,5})?")
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]+)')
 
@@ -89,6 +91,17 @@ class Trust:
             ip_network(network, strict=False) for network in named if network != "unix"
         ]
         self._warned = False
+        self._known: dict[str, Visitor] = {}
+
+    def visitor_without_proxy(self, peer: str) -> Visitor:
+        """What to believe of requests from ``peer`` that carry no such fields: made once for
+        all of a peer's connections."""
+        visitor = self._known.get(peer)
+        if visitor is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            visitor = self._known[peer] = self.visitor(peer, {})
+        return visitor
 
     def trusts(self, host: str) -> bool:
         """Whether a peer's word counts."""

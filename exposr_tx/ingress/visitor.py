@@ -22,7 +22,7 @@ from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
-from exposr_tx.ingress.trust import Visitor, host_text, tls_of
+from exposr_tx.ingress.trust import Visitor, host_text, tls_of, unwrapped
 from exposr_tx.interfaces import Origin
 from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
@@ -58,7 +58,7 @@ class VisitorConnection(Protocol):
         self.factory = factory
         self.deadline = NEVER
         self.draining = False
-        self._parser = RequestParser(factory.limits)
+        self._parser = RequestParser(factory.limits, factory.heads)
         self._exchange: Exchange | None = None
         self._handling = False
         self._again = False
@@ -77,13 +77,17 @@ class VisitorConnection(Protocol):
         return f"<VisitorConnection {self._peer} {state}>"
 
     def connectionMade(self) -> None:
-        if not isinstance(self.transport, Accepted) and hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(1)
-        self.transport.registerProducer(self, True)
-        self.write = writer_of(self.transport)
-        read_directly(self.transport, self.dataReceived)
-        self._peer = host_text(self.transport.getPeer())
+        transport = self.transport
+        if isinstance(transport, Accepted):  # which is read in rounds already
+            self._peer = unwrapped(transport.peer_host)
+        else:
+            if hasattr(transport, "setTcpNoDelay"):
+                transport.setTcpNoDelay(True)
+                transport.setTcpKeepAlive(1)
+            read_directly(transport, self.dataReceived)
+            self._peer = host_text(transport.getPeer())
+        transport.registerProducer(self, True)
+        self.write = writer_of(transport)
         self.factory.connections.add(self)
         self.factory.deadlines.add(self)
         self._await(self.factory.timeouts.idle)
@@ -205,7 +209,7 @@ class VisitorConnection(Protocol):
         if request.forwarding:
             return self.factory.trust.visitor(self._peer, request.forwarding)
         if self._visitor is None:
-            self._visitor = self.factory.trust.visitor(self._peer, {})
+            self._visitor = self.factory.trust.visitor_without_proxy(self._peer)
         return self._visitor
 
     def about(self, request: Request) -> bytes:

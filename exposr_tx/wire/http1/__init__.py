@@ -28,7 +28,7 @@ from exposr_tx.wire.http1.messages import (
     field_lines,
     last_chunk,
 )
-from exposr_tx.wire.http1.requests import RequestParser
+from exposr_tx.wire.http1.requests import Heads, RequestParser
 from exposr_tx.wire.http1.responses import ResponseParser
 from exposr_tx.wire.http1.syntax import RESPONSE_LIMITS, Limits
 
@@ -39,6 +39,7 @@ __all__ = [
     "End",
     "Event",
     "Fields",
+    "Heads",
     "Limits",
     "Request",
     "RequestParser",

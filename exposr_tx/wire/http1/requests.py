@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
 from exposr_tx.wire.http1.fields import (
@@ -38,19 +39,50 @@ from exposr_tx.wire.http1.syntax import (
     tidied,
 )
 
+#: Heads that are remembered for all connections together: of clients that come again and again,
+#: with a connection for each request.
+MAX_HEADS: Final = 256
+#: Bytes of such a head.
+MAX_HEAD: Final = 1024
+#: What is not kept longer than its connection lasts, as it may be somebody's secret.
+SECRET: Final = re.compile(rb"\?|\n[^:]*(?:cookie|auth|key|token|secret)", re.IGNORECASE)
+
+
+class Heads:
+    """Requests that were read, by the bytes of their heads; for parsers with the same limits."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Request] = {}
+
+    def get(self, head: bytes) -> Request | None:
+        return self._known.get(head)
+
+    def add(self, head: bytes, request: Request) -> None:
+        """Remember a request, if it is one of those that may come again from somebody else."""
+        if len(head) > MAX_HEAD or request.length != 0 or SECRET.search(head):
+            return
+        if len(self._known) >= MAX_HEADS:
+            self._known.clear()
+        self._known[head] = request
+
 
 class RequestParser(Parser):
     """Reads requests, one after another, of one visitor's connection.
 
     It stops behind each request's :class:`End`; :meth:`next_request` reads on.
+
+    :param heads: what other connections have read.
     """
 
-    __slots__ = ("_block", "_empty_lines", "_last")
+    __slots__ = ("_block", "_empty_lines", "_heads", "_last")
 
     _first: Request
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heads: Heads | None = None) -> None:
         super().__init__(limits)
+        self._heads = heads
         self._empty_lines = 0
         self._block = b""  # fields worth remembering
         self._last: Request | None = None
@@ -79,7 +111,13 @@ class RequestParser(Parser):
         return super()._too_long(head)
 
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
-        request = self._first = self._read(head)
+        heads = self._heads
+        request = heads.get(head) if heads is not None else None
+        if request is None:
+            request = self._read(head)
+            if heads is not None:
+                heads.add(head, request)
+        self._first = request
         self._head = head
         self._whole = -1 if request.length is None else len(head) + request.length
         self._begin(events)
