@@ -41,8 +41,8 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
 from exposr_tx.client.endpoint import Events
+from exposr_tx.client.http import http_client
 from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
-from exposr_tx.client.rest import http_client
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined
 from exposr_tx.policy import Policies, PolicySet

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exposr_tx.client.access import Access
-    from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded
-    from exposr_tx.client.listening import PublicEndpoint, PublicPort
-    from exposr_tx.client.publishing import connect, listen
-    from exposr_tx.client.rest import (
+    from exposr_tx.client.answers import (
         AccountRefused,
         NotTrusted,
         RegistrationClosed,
@@ -24,6 +21,9 @@ if TYPE_CHECKING:
         Tunnel,
         TunnelTaken,
     )
+    from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded
+    from exposr_tx.client.listening import PublicEndpoint, PublicPort
+    from exposr_tx.client.publishing import connect, listen
     from exposr_tx.client.sharing import SharedConnections
 
 __all__ = [
@@ -61,5 +61,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f"{__name__}.{_HOMES.get(name, 'rest')}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'answers')}")
     return getattr(home, name)

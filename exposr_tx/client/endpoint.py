@@ -29,14 +29,14 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.client.backoff import Backoff
-from exposr_tx.client.rest import (
+from exposr_tx.client.answers import (
     AccountRefused,
     NotTrusted,
     ServerRefusal,
     ServerUnreachable,
     Tunnel,
 )
+from exposr_tx.client.backoff import Backoff
 from exposr_tx.errors import ExposrError, TunnelNotFound
 from exposr_tx.transport.connection import Lost
 

@@ -30,8 +30,9 @@ from exposr_tx.client.access import Access
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEndpoint, TunnelPort
 from exposr_tx.client.gate import Gate
+from exposr_tx.client.http import http_client
 from exposr_tx.client.report import Report
-from exposr_tx.client.rest import RestClient, http_client
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import Target

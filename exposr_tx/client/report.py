@@ -12,7 +12,7 @@ from exposr_tx.client.endpoint import Events
 from exposr_tx.errors import ExposrError
 
 if TYPE_CHECKING:
-    from exposr_tx.client.rest import Tunnel
+    from exposr_tx.client.answers import Tunnel
     from exposr_tx.transport.websocket import Lost
 
 __all__ = ["Report"]

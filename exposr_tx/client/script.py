@@ -19,19 +19,14 @@ from twisted.python.usage import UsageError
 
 import exposr_tx
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
+from exposr_tx.client.answers import AccountRefused, ServerUnreachable, Tunnel, TunnelTaken
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import Events, TunnelEndpoint, TunnelPort
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.http import http_client
 from exposr_tx.client.options import Command, ExposrOptions
-from exposr_tx.client.rest import (
-    AccountRefused,
-    RestClient,
-    ServerUnreachable,
-    Tunnel,
-    TunnelTaken,
-    http_client,
-)
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.rewriting import Rules, replacements
 from exposr_tx.client.settings import SETTINGS, Change, changes
 from exposr_tx.client.target import Target, looks_like_target, parse_target

@@ -13,13 +13,8 @@ from random import Random
 
 from exposr_tx.client import names
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.rest import (
-    AccountRefused,
-    RestClient,
-    ServerRefusal,
-    Tunnel,
-    TunnelTaken,
-)
+from exposr_tx.client.answers import AccountRefused, ServerRefusal, Tunnel, TunnelTaken
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change
 from exposr_tx.client.target import Target, parse_target
 from exposr_tx.errors import BadInput, ExposrError, TunnelNotFound

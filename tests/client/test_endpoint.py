@@ -8,8 +8,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.client.answers import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
 from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded, TunnelEndpoint, TunnelPort
-from exposr_tx.client.rest import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
 from exposr_tx.errors import BadInput
 from exposr_tx.transport.websocket import Lost
 

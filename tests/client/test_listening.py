@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 from exposr_tx.client import Access, Events, PublicEndpoint
 from exposr_tx.client import Tunnel as TunnelJson
 from exposr_tx.client.accounts_file import AccountsFile
+from exposr_tx.client.answers import AccountRefused
 from exposr_tx.client.listening import HERE
-from exposr_tx.client.rest import AccountRefused
 from exposr_tx.client.settings import Change
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.testing import VISITOR, Tunnel

@@ -12,14 +12,14 @@ from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from exposr_tx.client.rest import (
+from exposr_tx.client.answers import (
     AccountRefused,
     RegistrationClosed,
-    RestClient,
     ServerRefusal,
     ServerUnreachable,
     TunnelTaken,
 )
+from exposr_tx.client.rest import RestClient
 from tests.client.exposrd import Exposrd
 
 

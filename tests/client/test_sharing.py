@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from exposr_tx.client import Access, Events, PublicEndpoint, PublicPort, SharedConnections
 from exposr_tx.client import Tunnel as TunnelJson
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.rest import http_client
+from exposr_tx.client.http import http_client
 from exposr_tx.client.sharing import _ticket
 from exposr_tx.client.trust import Trust
 from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel

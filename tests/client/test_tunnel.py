@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.rest import AccountRefused, TunnelTaken
+from exposr_tx.client.answers import AccountRefused, TunnelTaken
 from exposr_tx.client.settings import changes
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.tunnel import OwnTunnel

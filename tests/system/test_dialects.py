@@ -35,7 +35,7 @@ class V2Client(Client):
 
     script = (
         WITHOUT.format("NativeMux")
-        + "from exposr_tx.client.rest import Tunnel\n"
+        + "from exposr_tx.client.answers import Tunnel\n"
         + "Tunnel.speaks_native = property(lambda tunnel: False)\n"
         + RUN
     )

@@ -1,0 +1,102 @@
+"""HTTP as the client makes its REST calls with: by the given reactor, trust and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
+
+from exposr_tx.client.trust import Trust, https_policy
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory
+
+__all__ = ["http_client"]
+
+#: Seconds for a TCP connection to each of the server's addresses.
+CONNECT_TIMEOUT = 5.0
+
+
+@implementer(IBodyProducer)
+class Body:
+    """A small body, sent at once. Twisted's own takes turns of the installed reactor."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is sent."""
+
+    def resumeProducing(self) -> None:
+        """It is sent."""
+
+    def stopProducing(self) -> None:
+        """It is sent."""
+
+
+def _body(data: Any) -> IBodyProducer:
+    return Body(data) if isinstance(data, bytes) else IBodyProducer(data)
+
+
+@implementer(IAgentEndpointFactory)
+class Endpoints:
+    """Where calls go. In other people's programs they leave no lines in the log."""
+
+    def __init__(
+        self, trust: Trust, connector: Callable[[str, int], IStreamClientEndpoint]
+    ) -> None:
+        self._policy = https_policy(trust)
+        self._connector = connector
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint = self._connector(uri.host.decode("ascii").strip("[]"), uri.port)
+        if uri.scheme == b"https":
+            creator = self._policy.creatorForNetloc(uri.host, uri.port)
+            endpoint = wrapClientTLS(creator, endpoint)
+        return Quiet(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class Quiet:
+    """Connects without "Starting factory" and "Stopping factory"."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        if isinstance(protocolFactory, Factory):
+            protocolFactory.noisy = False
+        return self._endpoint.connect(protocolFactory)
+
+
+def http_client(
+    reactor: Any,
+    trust: Trust,
+    connector: Callable[[str, int], IStreamClientEndpoint] | None = None,
+) -> HTTPClient:
+    """What :class:`RestClient` makes its calls with.
+
+    :param connector: makes the endpoint for a host and a port, without TLS;
+        the reactor's connections unless given.
+    """
+    if trust.ca_file is not None:
+        trust.roots()  # a bad file is told before the first call
+
+    def by_name(host: str, port: int) -> IStreamClientEndpoint:
+        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+
+    agent: Any = Agent.usingEndpointFactory(reactor, Endpoints(trust, connector or by_name))
+    return HTTPClient(agent, data_to_body_producer=_body)
