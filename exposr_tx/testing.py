@@ -40,9 +40,10 @@ from zope.interface import implementer
 from exposr_tx.accounts import Accounts
 from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.endpoint import Events
+from exposr_tx.client.endpoint import GRACE
+from exposr_tx.client.events import Events
 from exposr_tx.client.http import http_client
-from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
+from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined
 from exposr_tx.policy import Policies, PolicySet

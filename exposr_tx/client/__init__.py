@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exposr_tx.client.access import Access
+    from exposr_tx.client.address import TunnelAddress
     from exposr_tx.client.answers import (
         AccountRefused,
         NotTrusted,
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
         Tunnel,
         TunnelTaken,
     )
-    from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded
+    from exposr_tx.client.endpoint import TunnelEnded
+    from exposr_tx.client.events import Events
     from exposr_tx.client.listening import PublicEndpoint, PublicPort
     from exposr_tx.client.publishing import connect, listen
     from exposr_tx.client.sharing import SharedConnections
@@ -47,11 +49,11 @@ __all__ = [
 
 _HOMES = {
     "Access": "access",
-    "Events": "endpoint",
+    "Events": "events",
     "PublicEndpoint": "listening",
     "PublicPort": "listening",
     "SharedConnections": "sharing",
-    "TunnelAddress": "endpoint",
+    "TunnelAddress": "address",
     "TunnelEnded": "endpoint",
     "connect": "publishing",
     "listen": "publishing",

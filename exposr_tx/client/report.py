@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from exposr_tx.client.endpoint import Events
+from exposr_tx.client.events import Events
 from exposr_tx.errors import ExposrError
 
 if TYPE_CHECKING:

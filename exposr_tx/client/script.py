@@ -22,7 +22,8 @@ from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_
 from exposr_tx.client.answers import AccountRefused, ServerUnreachable, Tunnel, TunnelTaken
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import Events, TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import TunnelEndpoint, TunnelPort
+from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import http_client
 from exposr_tx.client.options import Command, ExposrOptions

@@ -8,8 +8,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.client.address import TunnelAddress
 from exposr_tx.client.answers import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
-from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded, TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import TunnelEnded, TunnelEndpoint, TunnelPort
+from exposr_tx.client.events import Events
 from exposr_tx.errors import BadInput
 from exposr_tx.transport.websocket import Lost
 
@@ -30,6 +32,11 @@ class Line:
     def __init__(self) -> None:
         self.lost: Deferred[Lost] = Deferred()
         self.leaving: Deferred[None] = Deferred()
+        self.streams = 0
+        self.left = False
+
+    def leave(self) -> None:
+        self.left = True
 
     def close(self) -> None:
         self.end(1000, "")

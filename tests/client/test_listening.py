@@ -201,7 +201,8 @@ class ListeningTests(SynchronousTestCase):
     def test_one_connection_is_full(self) -> None:
         """What one connection takes no more streams for goes by another."""
         tunnel = self.tunnel()
-        connections: list[Any] = list(tunnel.port._connections)
+        port: Any = tunnel.port._port
+        connections = list(port._carriers)
         connections[0].session.native._max_streams = 0
         for _ in range(4):
             tunnel.get("/slow")
