@@ -22,7 +22,7 @@ from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_
 from exposr_tx.client.answers import AccountRefused, ServerUnreachable, Tunnel, TunnelTaken
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import http_client
@@ -218,7 +218,11 @@ class Script:
         """End in good order: what SIGINT and SIGTERM ask for."""
         self.stopped = True
         if self._port is not None:
-            self._port.stopListening()
+            if self._port.streams:
+                self._printer.say(
+                    f"Finishing what runs, for up to {GRACE:.0f} s; a second Ctrl-C ends it at once"
+                )
+            self._port.drain()
         elif self._running is not None:
             self._running.cancel()
 

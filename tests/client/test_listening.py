@@ -52,6 +52,14 @@ class Echo(Protocol):
         self.transport.write(data)
 
 
+class Answering(Protocol):
+    """HTTP as a target behind the script speaks it: nobody here knows where a request ends."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+
 class Seen(Events):
     """Events in lines."""
 
@@ -197,6 +205,15 @@ class ListeningTests(SynchronousTestCase):
         tunnel.port.stopListening()
         self.assertEqual(self.successResultOf(tunnel.get("/")).code, 503)
         self.assertEqual(len(self.pages.waiting), 1)
+
+    def test_kept_streams_end(self) -> None:
+        """A stream that the server keeps for further requests holds nobody up."""
+        tunnel = Tunnel(Factory.forProtocol(Answering))
+        self.addCleanup(tunnel.close)
+        self.assertEqual(self.successResultOf(tunnel.get("/")).code, 200)
+        closing = tunnel.port.stopListening()
+        tunnel.advance(0.2)
+        self.successResultOf(closing)
 
     def test_one_connection_is_full(self) -> None:
         """What one connection takes no more streams for goes by another."""
