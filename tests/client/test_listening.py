@@ -227,6 +227,22 @@ class ListeningTests(SynchronousTestCase):
         connections[1].session.native._max_streams = 0
         self.assertEqual(self.successResultOf(tunnel.get("/slow")).code, 503)
 
+    def test_one_tcp_connection_is_full(self) -> None:
+        """The same holds for a TCP port's visitors, who may have sent something already."""
+        tunnel = Tunnel(Factory.forProtocol(Echo), "tcp")
+        self.addCleanup(tunnel.close)
+        port: Any = tunnel.port._port
+        connections = list(port._carriers)
+        connections[0].session.native._max_streams = 0
+        for _ in range(4):
+            visitor = tunnel.visitor()
+            visitor.send(b"hello")
+            self.assertEqual(visitor.received, b"hello")
+        connections[1].session.native._max_streams = 0
+        visitor = tunnel.visitor()
+        visitor.send(b"hello")
+        self.assertTrue(visitor.closed)
+
     def test_bounded(self) -> None:
         """A request that does not end is cut when the grace period is over."""
         tunnel = self.tunnel(grace=3.0)
