@@ -112,12 +112,24 @@ class Progress(Events):
             target = self._own.in_use
             shown = target.url if target is not None else ""
             self._printer.say(f"Connecting tunnel {tunnel.tunnel_id}...connected to {shown}")
+            if not tunnel.ingress_urls():
+                self._printer.error(self._no_address(tunnel))
         urls = tunnel.ingress_urls()
         if urls != self._urls:
             self._urls = urls
             for kind, url in urls:
                 self._printer.url(kind, url)
         self._printer.say(f"Tunnel {tunnel.tunnel_id} connection {number}/{total} connected")
+
+    def _no_address(self, tunnel: Tunnel) -> str:
+        name, target = tunnel.tunnel_id, self._own.in_use
+        why = "every ingress is off"
+        if target is not None and target.scheme == "tcp" and not tunnel.runs_tcp:
+            why = "this server has no TCP ingress, and the others are off"
+        return (
+            f"the tunnel {name} has no public address: {why}; "
+            f"HTTP comes with: exposr tunnel configure {name} set ingress-http on"
+        )
 
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
         name = tunnel.tunnel_id

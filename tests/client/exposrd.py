@@ -103,6 +103,9 @@ class Exposrd(Resource):
                 return 500, {"error": "UNKNOWN_ERROR", "detailed": "no_such_tunnel"}
             if not mine:
                 return 403, {"error": "PERMISSION_DENIED"}
+            names = change.get("ingress", {}).get("http", {}).get("alt_names")
+            if names:  # not one has a CNAME record
+                return 500, {"error": "UNKNOWN_ERROR", "detailed": ", ".join(names)}
             merge(self.tunnels[name], change)
             http = self.tunnels[name]["ingress"]["http"]
             if http.get("enabled"):

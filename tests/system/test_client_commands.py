@@ -214,6 +214,13 @@ class ConnectTests(SynchronousTestCase):
         port = int(client.wait_for_line(r"Ingress TCP: tcp://localhost:(\d+)")[1])
         self.assertEqual(Visitor(port).get().status, 200)
 
+    def test_no_public_address(self) -> None:
+        """Where nothing leads to the tunnel its user is told, with what would help."""
+        server = Server(self, "--allow-registration")
+        client = Client(self, server, "tunnel", f"tcp://127.0.0.1:{self.target.port}", "my-tunnel")
+        client.wait_for_line("no public address: this server has no TCP ingress")
+        client.wait_for_line("exposr tunnel configure my-tunnel set ingress-http on")
+
     def test_ended_by_the_server(self) -> None:
         """Disconnected and deleted tunnels end the run with exit status 1."""
         server = Server(self, "--allow-registration")
