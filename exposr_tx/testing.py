@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -42,7 +42,7 @@ from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
 from exposr_tx.client.endpoint import GRACE
 from exposr_tx.client.events import Events
-from exposr_tx.client.http import http_client
+from exposr_tx.client.http import Body, agent_for
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined
@@ -63,6 +63,19 @@ CLIENT: Final = IPv4Address("TCP", "198.51.100.7", 40001)
 SERVER: Final = IPv4Address("TCP", "192.0.2.1", 80)
 #: Seconds in which a connection in memory is closed, and in how many steps they pass.
 CLOSING, STEPS = 2.0, 40
+
+
+def visiting(reactor: Any, connector: Callable[[str, int], IStreamClientEndpoint]) -> HTTPClient:
+    """A treq client for visitors.
+
+    :param connector: makes the endpoint for a host and a port.
+    """
+    agent: Any = agent_for(reactor, Trust(), connector)
+    # Twisted's own producers of bodies take turns of the installed reactor.
+    return HTTPClient(
+        agent,
+        data_to_body_producer=lambda data: Body(data) if isinstance(data, bytes) else data,
+    )
 
 
 class Tunnel:
@@ -108,9 +121,7 @@ class Tunnel:
             random=Random(0),  # noqa: S311
             connector=lambda host, port: self._endpoint(CLIENT),
         )
-        self._treq: HTTPClient = http_client(
-            self.reactor, Trust(), lambda host, port: self._endpoint(VISITOR)
-        )
+        self._treq = visiting(self.reactor, lambda host, port: self._endpoint(VISITOR))
         self.port: PublicPort = self._now(endpoint.publish(factory))
 
     def __repr__(self) -> str:

@@ -1,16 +1,20 @@
-"""HTTP as the client makes its REST calls with: by the given reactor, trust and connections."""
+"""HTTP as the client makes its REST calls with: by the given reactor, trust and connections.
+
+Twisted's Agent and no more: what a client has loaded it keeps for as long as it runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory
-from twisted.web.client import URI, Agent
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
@@ -18,8 +22,9 @@ from exposr_tx.client.trust import Trust, https_policy
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory
+    from twisted.web.iweb import IAgent, IResponse
 
-__all__ = ["http_client"]
+__all__ = ["Body", "agent_for", "body_of"]
 
 #: Seconds for a TCP connection to each of the server's addresses.
 CONNECT_TIMEOUT = 5.0
@@ -47,8 +52,36 @@ class Body:
         """It is sent."""
 
 
-def _body(data: Any) -> IBodyProducer:
-    return Body(data) if isinstance(data, bytes) else IBodyProducer(data)
+def body_of(response: IResponse, limit: int) -> Deferred[bytes]:
+    """The body of a response, or so many bytes of it; cancelling hangs up."""
+    gathering = _Gathering(limit)
+    response.deliverBody(gathering)
+    return gathering.done
+
+
+class _Gathering(Protocol):
+    """A body that is wanted whole, but not beyond a limit."""
+
+    transport: Any
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
+
+    def dataReceived(self, data: bytes) -> None:
+        self._pieces.append(data[: self._limit])
+        self._limit -= len(self._pieces[-1])
+        if not self._limit:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss) or not self._limit:
+            self.done.callback(b"".join(self._pieces))
+        else:
+            self.done.errback(reason)
 
 
 @implementer(IAgentEndpointFactory)
@@ -82,11 +115,11 @@ class Quiet:
         return self._endpoint.connect(protocolFactory)
 
 
-def http_client(
+def agent_for(
     reactor: Any,
     trust: Trust,
     connector: Callable[[str, int], IStreamClientEndpoint] | None = None,
-) -> HTTPClient:
+) -> IAgent:
     """What :class:`RestClient` makes its calls with.
 
     :param connector: makes the endpoint for a host and a port, without TLS;
@@ -98,5 +131,4 @@ def http_client(
     def by_name(host: str, port: int) -> IStreamClientEndpoint:
         return HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
 
-    agent: Any = Agent.usingEndpointFactory(reactor, Endpoints(trust, connector or by_name))
-    return HTTPClient(agent, data_to_body_producer=_body)
+    return Agent.usingEndpointFactory(reactor, Endpoints(trust, connector or by_name))

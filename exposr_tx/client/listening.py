@@ -30,7 +30,7 @@ from exposr_tx.client.address import TunnelAddress
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import GRACE, Dial, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
-from exposr_tx.client.http import http_client
+from exposr_tx.client.http import agent_for
 from exposr_tx.client.report import Report
 from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change
@@ -289,7 +289,7 @@ class PublicEndpoint:
     def _port(self, factory: IProtocolFactory) -> PublicPort:
         access = self._access
         agent = f"exposr-tx/{exposr_tx.__version__}"
-        http = http_client(self._reactor, access.trust, self._connector)
+        http = agent_for(self._reactor, access.trust, self._connector)
         rest = RestClient(access.server, http, self._reactor, agent)
         account = access.account()
         if account is not None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
+from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 
 from exposr_tx.client.answers import (
@@ -25,6 +25,10 @@ from exposr_tx.client.answers import (
     TunnelTaken,
     unreachable,
 )
+from exposr_tx.client.http import Body, body_of
+
+if TYPE_CHECKING:
+    from twisted.web.iweb import IAgent
 
 __all__ = ["RestClient"]
 
@@ -44,17 +48,18 @@ class RestClient:
     """Calls of one server for one account.
 
     :param server: the base URL; what stands in its path is kept.
-    :param clock: times the calls out.
-    :param agent: the User-Agent.
+    :param http: makes them.
+    :param clock: times them out.
+    :param name: the User-Agent.
     :ivar account: the account number, empty until one is known.
     """
 
-    def __init__(self, server: str, http: HTTPClient, clock: Any, agent: str = "exposr-tx") -> None:
+    def __init__(self, server: str, http: IAgent, clock: Any, name: str = "exposr-tx") -> None:
         self.server = server if server.endswith("/") else server + "/"
         self.account = ""
         self._http = http
         self._clock = clock
-        self._agent = agent
+        self._name = name
         self._token = ""
 
     def __repr__(self) -> str:
@@ -165,7 +170,7 @@ class RestClient:
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str = ""
     ) -> dict[str, Any]:
-        headers = {"User-Agent": self._agent, "Accept": "application/json, text/plain, */*"}
+        headers = {"User-Agent": self._name, "Accept": "application/json, text/plain, */*"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         exchange = Deferred.fromCoroutine(self._exchange(method, path, headers, body))
@@ -179,30 +184,17 @@ class RestClient:
     async def _exchange(
         self, method: str, path: str, headers: dict[str, str], body: Mapping[str, Any] | None
     ) -> tuple[int, bytes]:
-        content: dict[str, Any] = {}
+        content = None
         if body is not None:
-            content["data"] = json.dumps(body).encode("utf-8")
+            content = Body(json.dumps(body).encode("utf-8"))
             headers["Content-Type"] = "application/json"
         response = await self._http.request(
-            method,
-            self.server + path,
-            headers=Headers({name: [value] for name, value in headers.items()}),
-            # A redirect would carry the token to wherever it points.
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._clock,
-            **content,
+            method.encode("ascii"),
+            URL.fromText(self.server + path).asURI().asText().encode("ascii"),
+            Headers({name: [value] for name, value in headers.items()}),
+            content,
         )
-        pieces: list[bytes] = []
-        length = 0
-
-        def collect(data: bytes) -> None:
-            nonlocal length
-            length += len(data)
-            if length <= LONGEST_ANSWER:
-                pieces.append(data)
-
-        await response.collect(collect)
+        text = await body_of(response, LONGEST_ANSWER)
         location = response.headers.getRawHeaders("location", [""])[0]
         if 300 <= response.code < 400:
             raise ServerRefusal(
@@ -212,7 +204,7 @@ class RestClient:
                 response.code,
                 location,
             )
-        return response.code, b"".join(pieces)
+        return response.code, text
 
     def _understand(self, status: int, text: bytes) -> dict[str, Any]:
         try:

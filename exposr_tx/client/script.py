@@ -25,7 +25,7 @@ from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
-from exposr_tx.client.http import http_client
+from exposr_tx.client.http import agent_for
 from exposr_tx.client.options import Command, ExposrOptions
 from exposr_tx.client.rest import RestClient
 from exposr_tx.client.rewriting import Rules, replacements
@@ -398,7 +398,7 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
         if not options["server"]:
             raise BadInput("--server URL (or EXPOSR_SERVER) is needed")
         trust = Trust(options["server-ca"], not options["insecure-server"])
-        http = http_client(reactor, trust)
+        http = agent_for(reactor, trust)
     except BadInput as error:
         printer.error(str(error))
         return USAGE
