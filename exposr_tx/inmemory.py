@@ -200,7 +200,7 @@ class MemoryTransport:
         self.connected = self.other.connected = False
         for end, reason in ((self, here), (self.other, there)):
             producer, end._producer = end._producer, None
-            end._sent, end._streaming = [], False
+            end._sent, end._sent_bytes, end._streaming = [], 0, False
             end._over(end)
             if producer is not None:
                 producer.stopProducing()

@@ -261,12 +261,14 @@ class TunnelPort:
         return Deferred.fromCoroutine(self._drain(self._clock.seconds() + grace))
 
     async def _drain(self, end: float) -> None:
-        while True:
-            self._gate.usher_out()
-            if not self.streams or self._stopping or self._clock.seconds() >= end:
-                break
-            await deferLater(self._clock, LOOK, lambda: None)
-        await self.stopListening()
+        try:
+            while True:
+                self._gate.usher_out()
+                if not self.streams or self._stopping or self._clock.seconds() >= end:
+                    break
+                await deferLater(self._clock, LOOK, lambda: None)
+        finally:
+            await self.stopListening()
 
     # The whole
 

@@ -234,9 +234,12 @@ class Script:
                 self._printer.say(
                     f"Finishing what runs, for up to {GRACE:.0f} s; a second Ctrl-C ends it at once"
                 )
-            self._port.drain()
+            self._port.drain().addErrback(self._bug)
         elif self._running is not None:
             self._running.cancel()
+
+    def _bug(self, failure: Failure) -> None:
+        self._printer.error(f"internal error: {failure.getTraceback()}")
 
     async def _status(self, work: Awaitable[None]) -> int:
         try:
