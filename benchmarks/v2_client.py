@@ -6,7 +6,7 @@ setting; here the tunnel's JSON is read as if the list were not there.
 
 from __future__ import annotations
 
-from exposr_tx.client.rest import Tunnel
+from exposr_tx.client.answers import Tunnel
 from exposr_tx.scripts import exposr
 from exposr_tx.wire.native import SUBPROTOCOL
 

@@ -187,6 +187,13 @@ class IUpstream(Interface):
         """End the connection, with all its streams; the websocket close code and reason say why."""
 
 
+class IReusable(Interface):
+    """A protocol that keeps its stream for further use. Optional for protocols on streams."""
+
+    def end_idle() -> None:
+        """There will be no further use: close the stream, unless something runs on it."""
+
+
 class IRoutes(Interface):
     """From a host to a tunnel, and from a tunnel to one of its upstreams."""
 

@@ -140,20 +140,11 @@ class Rooms:
         policies: Policies | None = None,
     ) -> None:
         self._policies = policies
-        api_host = urlsplit(options["api-url"] or "").hostname
         self._reactor = reactor
         self._storage = storage
         self.health = Health()
         accounts = Accounts(storage, time.time)
-        self._tunnels = Tunnels(
-            storage,
-            time.time,
-            accounts.is_active,
-            reserved=_own_labels(ingress_url, api_host)
-            | _own_labels(ingress_url, options["backstream"]),
-            tcp_ports=options["ingress-tcp-ports"],
-            expire=options["tunnel-expire"],
-        )
+        self._tunnels = _tunnels(options, storage, accounts, ingress_url)
         self._switchboard = Switchboard(
             reactor,
             time.time,
@@ -172,21 +163,52 @@ class Rooms:
             reactor,
             options["limit-streams"],
         )
-        settings = ApiSettings(
-            ingress_http_url=ingress_url,
-            api_url=options["api-url"] or "",
-            ingress=frozenset(options["ingress"]),
-            transport=frozenset(options["transport"]),
-            max_connections=options["transport-max-connections"],
-            allow_registration=bool(options["allow-registration"]),
-            ws_protocols=(SUBPROTOCOL,),
-            policies=None if policies is None else (lambda: policies.packages - {"auth.client"}),
-        )
+        settings = _api_settings(options, ingress_url, policies)
         api = Api(accounts, self._tunnels, self._switchboard, settings, failures)
-        site = SiteUpstream(api.site(reactor), reactor)
-        guarded = policies is not None
-        http = "http" in options["ingress"]
-        hosts = VirtualHosts(self._tunnels, ingress_url, guarded) if http else None
+        transports: list[WebsocketEndpoint] = [transport]
+        backstream = None
+        if options["backstream"]:
+            clients = Clients()
+            others = BackstreamEndpoint(clients, reactor, options["limit-streams"])
+            transports.append(others)
+            backstream = Backstream(clients, others, options["backstream"])
+        https = self._https(
+            options,
+            [door.roles for door in doors if "admin" not in door.roles],
+            ingress_url,
+            SiteUpstream(api.site(reactor), reactor),
+            transport,
+            backstream,
+            access_log,
+        )
+        self._factories: dict[tuple[str, ...], IProtocolFactory] = {**https}
+        self._factories["admin",] = admin_site(self.health, reactor)
+        self._tcp = TCPIngress(
+            reactor,
+            self._switchboard.choose,
+            access_log,
+            tcp_interface,
+            None if policies is None else self._admit_tcp,
+        )
+        self._with_tcp = "tcp" in options["ingress"]
+        self.draining = self._draining(options, doors, list(https.values()), transports)
+
+    def _https(
+        self,
+        options: Options,
+        doors: Sequence[tuple[str, ...]],
+        ingress_url: str,
+        api: SiteUpstream,
+        transport: WebsocketEndpoint,
+        backstream: Backstream | None,
+        access_log: IAccessLog | None,
+    ) -> dict[tuple[str, ...], HTTPIngressFactory]:
+        """What speaks HTTP, by the roles of its door."""
+        policies = self._policies
+        api_host = urlsplit(options["api-url"] or "").hostname
+        hosts = None
+        if "http" in options["ingress"]:
+            hosts = VirtualHosts(self._tunnels, ingress_url, policies is not None)
         shared: dict[str, Any] = {
             "access_log": access_log,
             "trust": Trust(options["trusted-proxy"]),
@@ -196,49 +218,37 @@ class Rooms:
             "guard": Guard(policies, bool(options["policy-raw-paths"])) if policies else None,
             **_bounds(options),
         }
-        deadlines = Deadlines(reactor)
-        takeover = GuardedTakeover(transport) if guarded else transport
+        deadlines = Deadlines(self._reactor)
+        takeover = transport if policies is None else GuardedTakeover(transport)
+        ingress: Callable[..., HTTPIngressFactory] = HTTPIngressFactory
+        if backstream is not None:
+            ingress = partial(BackstreamIngressFactory, backstream=backstream)
 
-        transports: list[WebsocketEndpoint] = [transport]
-        kind: Callable[..., HTTPIngressFactory] = HTTPIngressFactory
-        if options["backstream"]:
-            clients = Clients()
-            others = BackstreamEndpoint(clients, reactor, options["limit-streams"])
-            transports.append(others)
-            kind = partial(
-                BackstreamIngressFactory,
-                backstream=Backstream(clients, others, options["backstream"]),
-            )
-
-        def http_ingress(roles: tuple[str, ...]) -> HTTPIngressFactory:
-            return (kind if "ingress" in roles else HTTPIngressFactory)(
-                reactor,
+        def serving(roles: tuple[str, ...]) -> HTTPIngressFactory:
+            return (ingress if "ingress" in roles else HTTPIngressFactory)(
+                self._reactor,
                 deadlines,
                 routes=Routes(hosts if "ingress" in roles else None, self._switchboard, api_host),
-                api=site if "api" in roles else None,
+                api=api if "api" in roles else None,
                 takeover=takeover if "api" in roles else None,
                 **shared,
             )
 
-        https = {d.roles: http_ingress(d.roles) for d in doors if "admin" not in d.roles}
-        self._factories: dict[tuple[str, ...], IProtocolFactory] = {**https}
-        self._factories["admin",] = admin_site(self.health, reactor)
-        self._tcp = TCPIngress(
-            reactor,
-            self._switchboard.choose,
-            access_log,
-            tcp_interface,
-            self._admit_tcp if guarded else None,
-        )
-        self._with_tcp = "tcp" in options["ingress"]
-        self.draining = Draining(
-            reactor,
+        return {roles: serving(roles) for roles in doors}
+
+    def _draining(
+        self,
+        options: Options,
+        doors: Sequence[Door],
+        https: Sequence[HTTPIngressFactory],
+        transports: Sequence[WebsocketEndpoint],
+    ) -> Draining:
+        return Draining(
+            self._reactor,
             red=self.health.draining,
             close_doors=lambda: close_all(door for door in doors if "admin" not in door.roles),
-            ingresses=[*https.values(), self._tcp],
-            visitors=lambda: (
-                sum(len(http.connections) for http in https.values()) + self._tcp.visitors
-            ),
+            ingresses=[*https, self._tcp],
+            visitors=lambda: sum(len(http.connections) for http in https) + self._tcp.visitors,
             transport=Transports(transports),
             delay=options["drain-delay"],
             grace=options["grace-period"],
@@ -302,6 +312,32 @@ class Rooms:
                 self.log.info("{tunnel} has expired", event="tunnel-expired", tunnel=tunnel_id)
         except ExposrError:
             self.log.failure("could not look for expired tunnels", event="tunnel-expired")
+
+
+def _tunnels(options: Options, storage: IStorage, accounts: Accounts, ingress_url: str) -> Tunnels:
+    api_host = urlsplit(options["api-url"] or "").hostname
+    return Tunnels(
+        storage,
+        time.time,
+        accounts.is_active,
+        reserved=_own_labels(ingress_url, api_host)
+        | _own_labels(ingress_url, options["backstream"]),
+        tcp_ports=options["ingress-tcp-ports"],
+        expire=options["tunnel-expire"],
+    )
+
+
+def _api_settings(options: Options, ingress_url: str, policies: Policies | None) -> ApiSettings:
+    return ApiSettings(
+        ingress_http_url=ingress_url,
+        api_url=options["api-url"] or "",
+        ingress=frozenset(options["ingress"]),
+        transport=frozenset(options["transport"]),
+        max_connections=options["transport-max-connections"],
+        allow_registration=bool(options["allow-registration"]),
+        ws_protocols=(SUBPROTOCOL,),
+        policies=None if policies is None else (lambda: policies.packages - {"auth.client"}),
+    )
 
 
 def _bounds(options: Options) -> dict[str, Any]:

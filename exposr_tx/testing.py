@@ -25,17 +25,12 @@ from typing import Any, Final
 from treq.client import HTTPClient
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
-    IHalfCloseableProtocol,
-    IProducer,
     IProtocol,
     IProtocolFactory,
-    IPushProducer,
     IStreamClientEndpoint,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
@@ -45,10 +40,12 @@ from zope.interface import implementer
 from exposr_tx.accounts import Accounts
 from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.endpoint import Events
-from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
-from exposr_tx.client.rest import http_client
+from exposr_tx.client.endpoint import GRACE
+from exposr_tx.client.events import Events
+from exposr_tx.client.http import Body, agent_for
+from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
+from exposr_tx.inmemory import MemoryTransport, joined
 from exposr_tx.policy import Policies, PolicySet
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door
@@ -64,10 +61,21 @@ ROLES: Final = ("api", "ingress")
 VISITOR: Final = IPv4Address("TCP", "203.0.113.9", 40000)
 CLIENT: Final = IPv4Address("TCP", "198.51.100.7", 40001)
 SERVER: Final = IPv4Address("TCP", "192.0.2.1", 80)
-#: Bytes on the way at which a producer is paused; it goes on when all have arrived.
-HIGH_WATER: Final = 65536
 #: Seconds in which a connection in memory is closed, and in how many steps they pass.
 CLOSING, STEPS = 2.0, 40
+
+
+def visiting(reactor: Any, connector: Callable[[str, int], IStreamClientEndpoint]) -> HTTPClient:
+    """A treq client for visitors.
+
+    :param connector: makes the endpoint for a host and a port.
+    """
+    agent: Any = agent_for(reactor, Trust(), connector)
+    # Twisted's own producers of bodies take turns of the installed reactor.
+    return HTTPClient(
+        agent,
+        data_to_body_producer=lambda data: Body(data) if isinstance(data, bytes) else data,
+    )
 
 
 class Tunnel:
@@ -99,7 +107,7 @@ class Tunnel:
         self.reactor: Any = reactor or MemoryReactorClock()
         self.reactor.running = True
         self._kind = kind
-        self._ends: set[_End] = set()
+        self._ends: set[MemoryTransport] = set()
         self._pumping = False
         self._rooms, account = self._serve(options)
         access = Access(f"http://{DOMAIN}/", AccountsFile(Path(os.devnull)), number=account)
@@ -113,9 +121,7 @@ class Tunnel:
             random=Random(0),  # noqa: S311
             connector=lambda host, port: self._endpoint(CLIENT),
         )
-        self._treq: HTTPClient = http_client(
-            self.reactor, Trust(), lambda host, port: self._endpoint(VISITOR)
-        )
+        self._treq = visiting(self.reactor, lambda host, port: self._endpoint(VISITOR))
         self.port: PublicPort = self._now(endpoint.publish(factory))
 
     def __repr__(self) -> str:
@@ -311,9 +317,9 @@ class Visitor:
         self._tunnel.flush()
 
     @property
-    def _end(self) -> _End:
+    def _end(self) -> MemoryTransport:
         end = self._kept.transport
-        assert isinstance(end, _End)
+        assert isinstance(end, MemoryTransport)
         return end
 
 
@@ -363,165 +369,8 @@ class MemoryEndpoint:
         there: Any = self._server.buildProtocol(mine)
         if here is None or there is None:
             return fail(ConnectionLost())
-        near = _End(self._clock, here, mine, yours, self._ends.discard)
-        far = _End(self._clock, there, yours, mine, self._ends.discard)
-        near.other, far.other = far, near
+        near, far = joined(self._clock, here, mine, there, yours, self._ends.discard)
         self._ends |= {near, far}
         there.makeConnection(far)
         here.makeConnection(near)
         return succeed(here)
-
-
-@implementer(ITCPTransport, IConsumer, IPushProducer)
-class _End:
-    """One of the two transports of a connection.
-
-    :ivar other: the one that gets what is written to this one.
-    """
-
-    other: _End
-
-    def __init__(
-        self,
-        clock: Any,
-        protocol: Any,
-        host: IAddress,
-        peer: IAddress,
-        over: Callable[[_End], None],
-    ) -> None:
-        self.protocol = protocol
-        self.connected = True
-        self.disconnecting = False
-        self._clock = clock
-        self._host = host
-        self._peer = peer
-        self._over = over
-        self._sent: list[bytes] = []  # on the way to the other end
-        self._reading = True
-        self._half_closed = False  # we have said our last
-        self._told = False  # and the other one knows
-        self._due = False
-        self._producer: Any = None
-        self._streaming = False
-        self._held = False
-
-    def __repr__(self) -> str:
-        state = "open" if self.connected else "closed"
-        return f"<end in memory {state} {self._host!r}>"
-
-    # ITCPTransport
-
-    def write(self, data: bytes) -> None:
-        if not self.connected or self._half_closed or not data:
-            return
-        self._sent.append(bytes(data))
-        if self._streaming and not self._held and sum(map(len, self._sent)) >= HIGH_WATER:
-            self._held = True
-            self._producer.pauseProducing()
-        self._schedule()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        self.write(b"".join(data))
-
-    def loseConnection(self) -> None:
-        if self.connected:
-            self.disconnecting = True
-            self._schedule()
-
-    def loseWriteConnection(self) -> None:
-        self._half_closed = True
-        self._schedule()
-
-    def abortConnection(self) -> None:
-        if self.connected:
-            self.disconnecting = True
-            self.connected = self.other.connected = False
-            self._clock.callLater(0, self._end, ConnectionAborted(), ConnectionLost())
-
-    def getPeer(self) -> Any:
-        return self._peer
-
-    def getHost(self) -> Any:
-        return self._host
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Nothing to do."""
-
-    def getTcpNoDelay(self) -> bool:
-        return True
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Nothing to do."""
-
-    def getTcpKeepAlive(self) -> bool:
-        return True
-
-    # IPushProducer: what this end's protocol thinks of what it is given.
-
-    def pauseProducing(self) -> None:
-        self._reading = False
-
-    def resumeProducing(self) -> None:
-        self._reading = True
-        self.other._schedule()
-
-    def stopProducing(self) -> None:
-        self.loseConnection()
-
-    # IConsumer: who fills this end.
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
-        if not self.connected:
-            producer.stopProducing()
-            return
-        self._producer, self._streaming, self._held = producer, streaming, False
-        if not streaming:
-            self._schedule()
-
-    def unregisterProducer(self) -> None:
-        self._producer, self._streaming, self._held = None, False, False
-        if self.disconnecting:
-            self._schedule()
-
-    # Inside
-
-    def _schedule(self) -> None:
-        if not self._due and self.connected:
-            self._due = True
-            self._clock.callLater(0, self._deliver)
-
-    def _deliver(self) -> None:
-        self._due = False
-        if not self.connected or (self._sent and not self.other._reading):
-            return
-        data, self._sent = b"".join(self._sent), []
-        if data:
-            self.other.protocol.dataReceived(data)
-        if self._sent or not self.connected:
-            return
-        if self._producer is not None and (self._held or not self._streaming):
-            self._held = False
-            self._producer.resumeProducing()
-        if self._sent or self._producer is not None:
-            return
-        if self.disconnecting:
-            self._end(ConnectionDone(), ConnectionDone())
-        elif self._half_closed and not self._told:
-            self._told = True
-            other = IHalfCloseableProtocol(self.other.protocol, None)
-            if other is None:
-                self._end(ConnectionDone(), ConnectionDone())
-            else:
-                other.readConnectionLost()
-
-    def _end(self, here: Exception, there: Exception) -> None:
-        self.connected = self.other.connected = False
-        for end, reason in ((self, here), (self.other, there)):
-            producer, end._producer = end._producer, None
-            end._sent, end._streaming = [], False
-            end._over(end)
-            if producer is not None:
-                producer.stopProducing()
-            end.protocol.connectionLost(Failure(reason))

@@ -16,6 +16,7 @@ SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
     *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "logs", "routing"),
     *(
+        "inmemory",
         "memory",
         "monotonic",
         "policy",
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": set(),
     "deadlines": set(),
     "direct": {"rounds"},
+    "inmemory": set(),
     "rounds": set(),
     "memory": set(),
     "monotonic": set(),
@@ -48,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
-    "api": {"accounts", "tunnels", "routing"},
+    "api": {"accounts", "tunnels", "routing", "inmemory"},
     "client": {"wire", "splice", "transport", "options", "memory", "monotonic"},
     "server_options": {"options"},
     "draining": set(),

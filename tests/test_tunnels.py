@@ -379,10 +379,10 @@ class AdmissionTests(TunnelsCase):
         self.put("tunnel")
         self.token = self.tunnels.token("tunnel")
 
-    def admit(self, token: str) -> None:
+    def assert_admitted(self, token: str) -> None:
         self.done(self.tunnels.admit("tunnel", token))
 
-    def refused(self, token: str) -> None:
+    def assert_refused(self, token: str) -> None:
         self.fails(self.tunnels.admit("tunnel", token), PermissionDenied)
 
     def test_shape(self) -> None:
@@ -392,37 +392,37 @@ class AdmissionTests(TunnelsCase):
 
     def test_rotates(self) -> None:
         """A token that was used is replaced before the connection is accepted."""
-        self.admit(self.token)
+        self.assert_admitted(self.token)
         self.assertNotEqual(self.token, self.tunnels.token("tunnel"))
 
     def test_grace(self) -> None:
         """The previous token counts for five seconds more."""
-        self.admit(self.token)
+        self.assert_admitted(self.token)
         self.clock.advance(4.9)
-        self.admit(self.token)
+        self.assert_admitted(self.token)
         self.clock.advance(0.1)
-        self.refused(self.token)
+        self.assert_refused(self.token)
 
     def test_successor(self) -> None:
         """Once its successor was used the old token does not count, five seconds or not."""
-        self.admit(self.token)
-        self.admit(self.tunnels.token("tunnel"))
-        self.refused(self.token)
+        self.assert_admitted(self.token)
+        self.assert_admitted(self.tunnels.token("tunnel"))
+        self.assert_refused(self.token)
 
     def test_grace_keeps_the_successor(self) -> None:
         """Using the previous token does not take the current one from who has read it."""
-        self.admit(self.token)
+        self.assert_admitted(self.token)
         current = self.tunnels.token("tunnel")
-        self.admit(self.token)
-        self.admit(current)
+        self.assert_admitted(self.token)
+        self.assert_admitted(current)
 
     def test_wrong(self) -> None:
         """Wrong, cut, empty and odd tokens are refused and change nothing."""
         for token in ("wrong", self.token[:-1], self.token + "x", "ü\ud800"):
-            self.refused(token)
+            self.assert_refused(token)
         self.fails(self.tunnels.admit("tunnel", ""), NoToken)
         self.fails(self.tunnels.admit("other", "x"), TunnelNotFound)
-        self.admit(self.token)
+        self.assert_admitted(self.token)
 
     def test_nobody_asked(self) -> None:
         """A tunnel whose token nobody has read admits nobody."""
@@ -432,15 +432,15 @@ class AdmissionTests(TunnelsCase):
     def test_disabled(self) -> None:
         """The client of a disabled account is refused, and its token stays as it is."""
         self.disabled.add(ALICE)
-        self.refused(self.token)
+        self.assert_refused(self.token)
         self.disabled.clear()
-        self.admit(self.token)
+        self.assert_admitted(self.token)
 
     def test_no_writes(self) -> None:
         """A thousand reconnects write nothing to storage."""
         writes = self.storage.writes
         for _ in range(1000):
-            self.admit(self.tunnels.token("tunnel"))
+            self.assert_admitted(self.tunnels.token("tunnel"))
         self.assertEqual(writes, self.storage.writes)
 
 

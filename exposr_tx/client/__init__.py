@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exposr_tx.client.access import Access
-    from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded
-    from exposr_tx.client.listening import PublicEndpoint, PublicPort
-    from exposr_tx.client.publishing import connect, listen
-    from exposr_tx.client.rest import (
+    from exposr_tx.client.address import TunnelAddress
+    from exposr_tx.client.answers import (
         AccountRefused,
         NotTrusted,
         RegistrationClosed,
@@ -24,6 +22,10 @@ if TYPE_CHECKING:
         Tunnel,
         TunnelTaken,
     )
+    from exposr_tx.client.endpoint import TunnelEnded
+    from exposr_tx.client.events import Events
+    from exposr_tx.client.listening import PublicEndpoint, PublicPort
+    from exposr_tx.client.publishing import connect, listen
     from exposr_tx.client.sharing import SharedConnections
 
 __all__ = [
@@ -47,11 +49,11 @@ __all__ = [
 
 _HOMES = {
     "Access": "access",
-    "Events": "endpoint",
+    "Events": "events",
     "PublicEndpoint": "listening",
     "PublicPort": "listening",
     "SharedConnections": "sharing",
-    "TunnelAddress": "endpoint",
+    "TunnelAddress": "address",
     "TunnelEnded": "endpoint",
     "connect": "publishing",
     "listen": "publishing",
@@ -61,5 +63,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f"{__name__}.{_HOMES.get(name, 'rest')}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'answers')}")
     return getattr(home, name)

@@ -9,7 +9,8 @@ from typing import Any
 
 from exposr_tx.client import names
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.rest import RestClient, ServerRefusal, Tunnel, TunnelTaken
+from exposr_tx.client.answers import ServerRefusal, Tunnel, TunnelTaken
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change, changes, unsettings
 from exposr_tx.client.tunnel import NAME_ATTEMPTS, apply, check_known, create_account
 from exposr_tx.errors import BadInput, ExposrError

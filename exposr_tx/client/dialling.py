@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
-from exposr_tx.client.rest import ServerUnreachable, unreachable
+from exposr_tx.client.answers import ServerUnreachable, unreachable
 from exposr_tx.client.trust import Trust
 from exposr_tx.transport.websocket import ClientConnection, ConnectFailed, UpgradeRefused, connect
 

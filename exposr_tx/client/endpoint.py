@@ -12,10 +12,8 @@ page B.2, C.10, C.11, D.5.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from twisted.internet.defer import (
     CancelledError,
@@ -24,19 +22,22 @@ from twisted.internet.defer import (
     DeferredLock,
     FirstError,
 )
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.client.backoff import Backoff
-from exposr_tx.client.rest import (
+from exposr_tx.client.address import TunnelAddress
+from exposr_tx.client.answers import (
     AccountRefused,
     NotTrusted,
     ServerRefusal,
     ServerUnreachable,
     Tunnel,
 )
+from exposr_tx.client.backoff import Backoff
+from exposr_tx.client.events import Events
+from exposr_tx.client.gate import Gate
 from exposr_tx.errors import ExposrError, TunnelNotFound
 from exposr_tx.transport.connection import Lost
 
@@ -45,11 +46,10 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "GRACE",
     "Carrier",
     "Dial",
-    "Events",
     "Source",
-    "TunnelAddress",
     "TunnelEnded",
     "TunnelEndpoint",
     "TunnelPort",
@@ -69,7 +69,10 @@ LEAST_SPELL = 1.0
 #: Seconds for which an account may be unknown: a memory server that has just
 #: restarted, a storage that is being restored.
 REFUSAL_PATIENCE = 60.0
-DEFAULT_PORTS = {"http": 80, "https": 443}
+#: Seconds that streams get to end by themselves when a tunnel is closed in order.
+GRACE = 5.0
+#: Seconds between two looks at what is still running.
+LOOK = 0.05
 #: Connections that we open at most, whatever the server says.
 MOST_CONNECTIONS = 64
 
@@ -83,6 +86,13 @@ class Carrier(Protocol):
 
     lost: Deferred[Lost]
     leaving: Deferred[None]
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+
+    def leave(self) -> None:
+        """Ask the server to open no more streams; those that run go on."""
 
     def close(self) -> None:
         """End the streams, then the connection; ``lost`` fires within two seconds."""
@@ -106,65 +116,12 @@ class Source(Protocol):
         """The tunnel with a fresh token."""
 
 
-class Events:
-    """What a program may want to know of a tunnel; does nothing unless a subclass does.
-
-    :meth:`url` and :meth:`ended` are told by :mod:`exposr_tx.client.listening`.
-    """
-
-    def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
-        """Connection ``number`` of ``total`` is open."""
-
-    def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
-        """That connection is gone; it will be tried again."""
-
-    def waiting(self, error: Exception, seconds: float) -> None:
-        """An attempt failed and the next one is due."""
-
-    def url(self, url: str) -> None:
-        """The tunnel has a public URL that it did not have before."""
-
-    def ended(self, error: Exception | None) -> None:
-        """A tunnel that was connected is closed: because it was asked to, or by an error."""
-
-
 class TunnelEnded(ExposrError):
     """The server has ended the tunnel for good: disconnected, deleted or disabled."""
 
 
 class ConnectionEnded(ServerUnreachable):
     """The connection is lost and is not to be made again."""
-
-
-@implementer(IAddress)
-@dataclass(frozen=True, slots=True)
-class TunnelAddress:
-    """Where a tunnel is reached from outside.
-
-    :ivar urls: the public URLs.
-    """
-
-    tunnel_id: str
-    urls: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.url or f"tunnel {self.tunnel_id}"
-
-    @property
-    def url(self) -> str:
-        """The first public URL; empty where there is none."""
-        return self.urls[0] if self.urls else ""
-
-    @property
-    def host(self) -> str:
-        """The public host, for programs that know of TCP addresses only."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """The public port; 0 where there is none."""
-        parts = urlsplit(self.url)
-        return parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 @implementer(IStreamServerEndpoint)
@@ -248,7 +205,7 @@ class TunnelPort:
         self._random = random
         self._events = events
         self._retry = retry
-        self._factory = factory
+        self._gate = Gate(factory)
         self.ended: Deferred[None] = Deferred()
         self._tunnel = Tunnel({})
         self._total = 0
@@ -267,7 +224,7 @@ class TunnelPort:
     # IListeningPort
 
     def startListening(self) -> None:
-        self._factory.doStart()
+        self._gate.doStart()
         Deferred.fromCoroutine(self._run()).addBoth(self._finish)
 
     def getHost(self) -> TunnelAddress:
@@ -286,6 +243,32 @@ class TunnelPort:
         self._asked = True
         self._stop()
         return done
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return sum(carrier.streams for carrier in self._carriers)
+
+    def drain(self, grace: float = GRACE) -> Deferred[None]:
+        """Stop listening in order; fires when everything is closed.
+
+        The server is asked to open no more streams. Those that run have ``grace`` seconds to
+        end; then the connections are closed.
+        """
+        self._gate.closed = True
+        for carrier in list(self._carriers):
+            carrier.leave()
+        return Deferred.fromCoroutine(self._drain(self._clock.seconds() + grace))
+
+    async def _drain(self, end: float) -> None:
+        try:
+            while True:
+                self._gate.usher_out()
+                if not self.streams or self._stopping or self._clock.seconds() >= end:
+                    break
+                await deferLater(self._clock, LOOK, lambda: None)
+        finally:
+            await self.stopListening()
 
     # The whole
 
@@ -308,7 +291,7 @@ class TunnelPort:
             first.subFailure.raiseException()
 
     def _finish(self, result: object) -> None:
-        self._factory.doStop()
+        self._gate.doStop()
         failure = result if isinstance(result, Failure) and not self._asked else None
         ready, self.ready = self.ready, None
         if ready is not None:
@@ -333,7 +316,7 @@ class TunnelPort:
     async def _slot(self, number: int) -> None:
         backoff = Backoff(self._random)
         left: list[Deferred[None]] = []  # connections that are being drained
-        while not self._stopping:
+        while not (self._stopping or self._gate.closed):
             try:
                 carrier = await self._connect(number)
             except Exception as error:
@@ -343,7 +326,7 @@ class TunnelPort:
             over, gone = self._over(carrier)
             lost = await over
             left = [waiting for waiting in (*left, gone) if not waiting.called]
-            if self._stopping:
+            if self._stopping or self._gate.closed:
                 break
             if lost.code == POLICY_VIOLATION and lost.reason in FINAL_REASONS:
                 raise TunnelEnded(f"the server has ended the tunnel: {lost.reason}")
@@ -401,9 +384,11 @@ class TunnelPort:
         return carrier
 
     async def _dialled(self, url: str, native: bool) -> Carrier:
-        carrier = await self._dial(url, self._factory, native)
+        carrier = await self._dial(url, self._gate, native)
         if self._stopping:
             carrier.close()
+        elif self._gate.closed:
+            carrier.leave()
         return carrier
 
     # Waiting

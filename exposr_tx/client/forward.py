@@ -9,18 +9,26 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
 from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
+from exposr_tx.interfaces import IReusable
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.stream import Stream
+from exposr_tx.transport.v2_stream import V2Stream
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocolFactory
 
 __all__ = ["Forward"]
 
+#: How often in a row, at the pace of ``endpoint.LOOK``, a v2 stream must have been still to be
+#: taken for idle: a second.
+STILL_LOOKS = 20
 
+
+@implementer(IReusable)
 class StreamSide(Side):
     """A stream while its target is being connected, and afterwards.
 
@@ -29,6 +37,8 @@ class StreamSide(Side):
     """
 
     _connecting: Deferred[Any] | None = None
+    _moved = -1
+    _still = 0
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -62,6 +72,18 @@ class StreamSide(Side):
             self.transport.fail(TargetReset("the target's connection broke"))
         else:
             super().finish(reason)
+
+    def end_idle(self) -> None:
+        """See IReusable. A native server ends what is idle itself; one that speaks v2 is not told
+        that we go, and nobody here knows where a request ends. So where nothing has moved for a
+        while, nothing runs."""
+        if self._peer is None or not isinstance(self.transport, V2Stream):
+            return
+        moved = self.received + self._peer.received
+        self._still = self._still + 1 if moved == self._moved else 0
+        self._moved = moved
+        if self._still >= STILL_LOOKS:
+            self.finish(connectionDone)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

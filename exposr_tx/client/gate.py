@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
+from exposr_tx.interfaces import IReusable
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
@@ -50,8 +52,12 @@ class Gate:
         self._factory.doStop()
 
     def usher_out(self) -> None:
-        """End the HTTP connections that wait for another request: nothing runs on them."""
+        """End the streams that are only kept for further use. To be called until all have ended."""
         for protocol in list(self._inside.values()):
+            kept = IReusable(protocol, None)
+            if kept is not None:
+                kept.end_idle()
+                continue
             channel: Any = getattr(protocol, "_channel", protocol)
             idle = isinstance(channel, HTTPChannel) and not channel.requests
             if idle and getattr(channel.transport, "connected", False):

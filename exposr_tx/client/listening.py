@@ -9,7 +9,7 @@ a tunnel that it has made itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,18 +20,19 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IStreamServerEndpoint,
 )
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import exposr_tx
 from exposr_tx.client.access import Access
+from exposr_tx.client.address import TunnelAddress
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEndpoint, TunnelPort
-from exposr_tx.client.gate import Gate
+from exposr_tx.client.endpoint import GRACE, Dial, TunnelEndpoint, TunnelPort
+from exposr_tx.client.events import Events
+from exposr_tx.client.http import agent_for
 from exposr_tx.client.report import Report
-from exposr_tx.client.rest import RestClient, http_client
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import Target
@@ -41,14 +42,8 @@ from exposr_tx.errors import BadInput, ExposrError
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
-    from exposr_tx.transport.websocket import Attachment, ClientConnection, Lost
+__all__ = ["KINDS", "PublicEndpoint", "PublicPort"]
 
-__all__ = ["GRACE", "KINDS", "PublicEndpoint", "PublicPort"]
-
-#: Seconds that streams get to end by themselves when listening stops.
-GRACE = 5.0
-#: Seconds between two looks at what is still running.
-LOOK = 0.05
 #: What a tunnel's target is when it is this program itself. Servers want a URL with a host.
 #: Not an ``http`` one: they would put its host into the requests, and the program is to see
 #: the public one. The name is one that nobody can have (RFC 6761).
@@ -65,7 +60,6 @@ class PublicPort:
 
     :param own: the tunnel and its account.
     :param open_tunnel: makes the endpoint that connects it, with these events.
-    :param connections: the open connections, as ``open_tunnel`` keeps them.
     :param keep: whether the tunnel stays though it was made here.
     :param grace: seconds for streams that run when listening stops.
     """
@@ -78,17 +72,15 @@ class PublicPort:
         factory: IProtocolFactory,
         own: OwnTunnel,
         open_tunnel: Callable[[Events], TunnelEndpoint],
-        connections: set[Attachment | ClientConnection],
         events: Events,
         keep: bool,
         grace: float,
     ) -> None:
         self._reactor = reactor
-        self._gate = Gate(factory)
+        self._factory = factory
         self._own = own
         self._report = Report(self.connected, events)
         self._endpoint = open_tunnel(self._report)
-        self._connections = connections
         self._keep = keep
         self._grace = grace
         self._port: TunnelPort | None = None
@@ -155,7 +147,7 @@ class PublicPort:
 
     async def _live(self) -> None:
         problem: Exception | None = None
-        self._port = self._endpoint.start(self._gate)
+        self._port = self._endpoint.start(self._factory)
         try:
             await self._port.ended
         except Exception as error:
@@ -218,7 +210,7 @@ class PublicPort:
             if self._port is None:
                 self._end(None)
             else:
-                Deferred.fromCoroutine(self._drain(self._port)).addErrback(self._bug)
+                self._port.drain(self._grace).addErrback(self._bug)
         return done
 
     close = stopListening
@@ -226,21 +218,6 @@ class PublicPort:
     def _shut_down(self) -> Deferred[None]:
         self._trigger = None  # it has fired
         return self.stopListening()
-
-    async def _drain(self, port: TunnelPort) -> None:
-        self._gate.closed = True
-        for connection in list(self._connections):
-            connection.leave()
-        end = self._reactor.seconds() + self._grace
-        try:
-            while True:
-                self._gate.usher_out()
-                running = sum(connection.streams for connection in self._connections)
-                if not running or self._over or self._reactor.seconds() >= end:
-                    break
-                await deferLater(self._reactor, LOOK, lambda: None)
-        finally:
-            port.stopListening()
 
 
 @implementer(IStreamServerEndpoint)
@@ -312,7 +289,7 @@ class PublicEndpoint:
     def _port(self, factory: IProtocolFactory) -> PublicPort:
         access = self._access
         agent = f"exposr-tx/{exposr_tx.__version__}"
-        http = http_client(self._reactor, access.trust, self._connector)
+        http = agent_for(self._reactor, access.trust, self._connector)
         rest = RestClient(access.server, http, self._reactor, agent)
         account = access.account()
         if account is not None:
@@ -328,24 +305,9 @@ class PublicEndpoint:
             automatic=account is None or account.automatic,
         )
         dialler = Dialler(self._reactor, access.trust, rest.server, self._warn, self._connector)
-        opened: Callable[..., Awaitable[Attachment | ClientConnection]] = dialler.dial
+        dial: Dial = dialler.dial
         if self._share is not None:
-            sharing = self._share.dial_for(rest.server, access.trust, self._reactor, dialler.dial)
-            opened = sharing.dial
-        connections: set[Attachment | ClientConnection] = set()
-
-        async def dial(
-            url: str, factory: IProtocolFactory, native: bool = False
-        ) -> Attachment | ClientConnection:
-            connection = await opened(url, factory, native)
-            connections.add(connection)
-
-            def forget(lost: Lost) -> Lost:
-                connections.discard(connection)
-                return lost
-
-            connection.lost.addCallback(forget)
-            return connection
+            dial = self._share.dial_for(rest.server, access.trust, self._reactor, dialler.dial).dial
 
         def open_tunnel(events: Events) -> TunnelEndpoint:
             return TunnelEndpoint(self._reactor, own, dial, self._random, events)
@@ -355,7 +317,6 @@ class PublicEndpoint:
             factory,
             own,
             open_tunnel,
-            connections,
             self._events,
             access.keep,
             self._grace,

@@ -11,9 +11,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from exposr_tx.client.access import Access
-from exposr_tx.client.endpoint import Events
+from exposr_tx.client.endpoint import GRACE
+from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
-from exposr_tx.client.listening import GRACE, PublicEndpoint, PublicPort
+from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from exposr_tx.client.endpoint import Events
+from exposr_tx.client.events import Events
 from exposr_tx.errors import ExposrError
 
 if TYPE_CHECKING:
-    from exposr_tx.client.rest import Tunnel
+    from exposr_tx.client.answers import Tunnel
     from exposr_tx.transport.websocket import Lost
 
 __all__ = ["Report"]

@@ -19,19 +19,15 @@ from twisted.python.usage import UsageError
 
 import exposr_tx
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
+from exposr_tx.client.answers import AccountRefused, ServerUnreachable, Tunnel, TunnelTaken
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import Events, TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
+from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.http import agent_for
 from exposr_tx.client.options import Command, ExposrOptions
-from exposr_tx.client.rest import (
-    AccountRefused,
-    RestClient,
-    ServerUnreachable,
-    Tunnel,
-    TunnelTaken,
-    http_client,
-)
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.rewriting import Rules, replacements
 from exposr_tx.client.settings import SETTINGS, Change, changes
 from exposr_tx.client.target import Target, looks_like_target, parse_target
@@ -116,12 +112,24 @@ class Progress(Events):
             target = self._own.in_use
             shown = target.url if target is not None else ""
             self._printer.say(f"Connecting tunnel {tunnel.tunnel_id}...connected to {shown}")
+            if not tunnel.ingress_urls():
+                self._printer.error(self._no_address(tunnel))
         urls = tunnel.ingress_urls()
         if urls != self._urls:
             self._urls = urls
             for kind, url in urls:
                 self._printer.url(kind, url)
         self._printer.say(f"Tunnel {tunnel.tunnel_id} connection {number}/{total} connected")
+
+    def _no_address(self, tunnel: Tunnel) -> str:
+        name, target = tunnel.tunnel_id, self._own.in_use
+        why = "every ingress is off"
+        if target is not None and target.scheme == "tcp" and not tunnel.runs_tcp:
+            why = "this server has no TCP ingress, and the others are off"
+        return (
+            f"the tunnel {name} has no public address: {why}; "
+            f"HTTP comes with: exposr tunnel configure {name} set ingress-http on"
+        )
 
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
         name = tunnel.tunnel_id
@@ -222,9 +230,16 @@ class Script:
         """End in good order: what SIGINT and SIGTERM ask for."""
         self.stopped = True
         if self._port is not None:
-            self._port.stopListening()
+            if self._port.streams:
+                self._printer.say(
+                    f"Finishing what runs, for up to {GRACE:.0f} s; a second Ctrl-C ends it at once"
+                )
+            self._port.drain().addErrback(self._bug)
         elif self._running is not None:
             self._running.cancel()
+
+    def _bug(self, failure: Failure) -> None:
+        self._printer.error(f"internal error: {failure.getTraceback()}")
 
     async def _status(self, work: Awaitable[None]) -> int:
         try:
@@ -386,7 +401,7 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
         if not options["server"]:
             raise BadInput("--server URL (or EXPOSR_SERVER) is needed")
         trust = Trust(options["server-ca"], not options["insecure-server"])
-        http = http_client(reactor, trust)
+        http = agent_for(reactor, trust)
     except BadInput as error:
         printer.error(str(error))
         return USAGE

@@ -13,13 +13,8 @@ from random import Random
 
 from exposr_tx.client import names
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.rest import (
-    AccountRefused,
-    RestClient,
-    ServerRefusal,
-    Tunnel,
-    TunnelTaken,
-)
+from exposr_tx.client.answers import AccountRefused, ServerRefusal, Tunnel, TunnelTaken
+from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change
 from exposr_tx.client.target import Target, parse_target
 from exposr_tx.errors import BadInput, ExposrError, TunnelNotFound
@@ -46,7 +41,20 @@ async def check_known(rest: RestClient, tunnel: Tunnel, wanted: Sequence[Change]
 
 async def apply(rest: RestClient, tunnel_id: str, change: Change) -> Tunnel:
     """One PATCH."""
-    return await rest.patch(tunnel_id, change.body)
+    try:
+        return await rest.patch(tunnel_id, change.body)
+    except ServerRefusal as refusal:
+        wrong = refusal.detail.split(", ")
+        if change.key != "ingress-http-altnames" or not set(wrong) <= set(change.value or ()):
+            raise
+        # All that an exposrd says (protocol page A.4).
+        raise ServerRefusal(
+            f"the server does not accept {refusal.detail}: the CNAME record of each must be the "
+            f"tunnel's own host, which exposr tunnel info {tunnel_id} shows",
+            refusal.error_code,
+            refusal.http_status,
+            refusal.detail,
+        ) from None
 
 
 class OwnTunnel:

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from exposr_tx.deadlines import NEVER, Deadlines
 from exposr_tx.errors import RemoteProtocolError
-from exposr_tx.interfaces import IUpstream
+from exposr_tx.interfaces import IReusable, IUpstream
 from exposr_tx.wire.http1 import Event, Limits, ResponseParser
 
 __all__ = ["Pool", "TargetConnection", "TargetFactory"]
@@ -50,7 +50,7 @@ class Exchange(Protocol):
         """The stream takes more again."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IReusable)
 class TargetConnection(TwistedProtocol):
     """One stream to a target, speaking HTTP.
 
@@ -161,6 +161,11 @@ class TargetConnection(TwistedProtocol):
     def timed_out(self) -> None:
         """Idle for too long; called by Deadlines."""
         self.close()
+
+    def end_idle(self) -> None:
+        """See IReusable."""
+        if self._exchange is None:
+            self.close()
 
     def pauseProducing(self) -> None:
         if self._exchange is not None:

@@ -22,7 +22,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from exposr_tx.errors import ExposrError
+from exposr_tx.errors import ExposrError, StreamLimit, TunnelNotConnected, UpstreamGone
 from exposr_tx.interfaces import IAccessLog, IUpstream, Origin
 from exposr_tx.rounds import accept_in_rounds
 from exposr_tx.splice import Side, Splice
@@ -34,6 +34,23 @@ Admit = Callable[[str, Origin], "Deferred[None]"]
 
 #: Connections that may wait to be accepted.
 BACKLOG = 1024
+#: Bytes of a visitor's that are kept for another try: what one says before it hears an answer.
+EARLY = 16384
+
+
+class _StreamSide(Side):
+    """The stream to the target, for as long as a visitor has this one."""
+
+    def __init__(self, visitor: _VisitorSide) -> None:
+        self._visitor = visitor
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        unbegun = not self.received and reason.check(StreamLimit, UpstreamGone)
+        if unbegun and self._visitor.alive:
+            self.alive = False
+            self._visitor.refused_by_client(reason)
+        else:
+            super().connectionLost(reason)
 
 
 class _Streams(Factory):
@@ -41,18 +58,29 @@ class _Streams(Factory):
 
     noisy = False
 
+    def __init__(self, visitor: _VisitorSide) -> None:
+        self._visitor = visitor
+
     def buildProtocol(self, addr: object) -> Side:
-        return Side()
+        return _StreamSide(self._visitor)
 
 
 class _VisitorSide(Side):
-    """A visitor's connection, from its beginning to the splice."""
+    """A visitor's connection, from its beginning to the splice.
+
+    A client that has not even begun with a stream says so; then another connection of the
+    tunnel gets what the visitor has sent so far.
+    """
+
+    _origin: Origin
+    _upstream: IUpstream | None = None
 
     def __init__(self, port: _Port) -> None:
         self._port = port
         self._admitting: Deferred[None] | None = None
         self._opening: Deferred[IProtocol] | None = None
         self._started = 0.0
+        self._early: bytes | None = b""  # what was sent; None: too much, or tried already
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -60,26 +88,41 @@ class _VisitorSide(Side):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(1)
         self._port.sides.add(self)
-        origin = Origin("tcp", self.transport.getPeer(), host=self.transport.getHost())
+        self._origin = Origin("tcp", self.transport.getPeer(), host=self.transport.getHost())
         if self._port.admit is None:
-            self._open(origin)
+            self._open()
             return
-        admitting = self._admitting = self._port.admit(self._port.tunnel_id, origin)
-        admitting.addCallback(lambda _: self._open(origin)).addErrback(self._not_opened)
+        admitting = self._admitting = self._port.admit(self._port.tunnel_id, self._origin)
+        admitting.addCallback(lambda _: self._open()).addErrback(self._not_opened)
 
-    def _open(self, origin: Origin) -> None:
+    def _open(self) -> None:
         self._admitting = None
+        before = self._upstream
         try:
-            upstream = self._port.choose(self._port.tunnel_id)
+            upstream = self._upstream = self._port.choose(self._port.tunnel_id)
         except ExposrError as error:
             self._refuse(error.status)
             return
-        opening = self._opening = upstream.connect(
-            _Streams(),
-            origin,
-        )
+        if upstream is before:
+            self._refuse(TunnelNotConnected.status)
+            return
+        opening = self._opening = upstream.connect(_Streams(self), self._origin)
         opening.addCallbacks(self._opened, self._not_opened)
         opening.addErrback(self._not_opened)
+
+    def dataReceived(self, data: bytes) -> None:
+        early = self._early
+        if early is not None:
+            self._early = early + data if len(early) + len(data) <= EARLY else None
+        super().dataReceived(data)
+
+    def refused_by_client(self, reason: Failure) -> None:
+        """The stream is gone, and not a byte of it has reached the target."""
+        if self._peer is not None:
+            self._peer = self._on_lost = None
+            self.transport.unregisterProducer()
+            self.transport.pauseProducing()
+        self._not_opened(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._port.sides.discard(self)
@@ -104,6 +147,10 @@ class _VisitorSide(Side):
         self._admitting = self._opening = None
         if failure.check(CancelledError):
             self._log(499, 0)
+            return
+        if failure.check(StreamLimit, UpstreamGone) and self._early is not None:
+            self._held, self._early = self._early, None
+            self._open()
             return
         if not failure.check(ExposrError):
             self._port.log.failure("A TCP visitor could not be connected", failure)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IAddress, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -283,11 +284,18 @@ class VisitorConnection(Protocol):
         self._closing = True
         self.transport.unregisterProducer()
         self._resume()
-        if abort:
-            self.transport.abortConnection()
-        else:
+        if not abort:
             self._await(LINGER)
             self.transport.loseConnection()
+        elif isinstance(self.transport, TLSMemoryBIOProtocol):
+            # An abort would lose what was written in this turn: Twisted encrypts it in the next.
+            # TLS that ends without saying so is as good a sign of a cut (RFC 9112 section 9.8).
+            self._stalled = None
+            self._await(LINGER)
+            carrier: Any = self.transport.transport
+            self.factory.clock.callLater(0, carrier.loseConnection)
+        else:
+            self.transport.abortConnection()
 
     def hand_over(self, protocol: Protocol, data: bytes) -> None:
         """Give the connection to another protocol, with ``data`` as the first it receives."""

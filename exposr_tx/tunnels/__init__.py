@@ -4,6 +4,7 @@ The data path only peeks into a dictionary here; everything else is asked for
 by the API, by client connections and by the service's clock. The modules:
 :mod:`~exposr_tx.tunnels.values` (what a tunnel is),
 :mod:`~exposr_tx.tunnels.collection` (keeping them),
+:mod:`~exposr_tx.tunnels.sightings` (when each was last connected),
 :mod:`~exposr_tx.tunnels.tokens` (what clients connect with) and
 :mod:`~exposr_tx.tunnels.ports` (who has which TCP port).
 """

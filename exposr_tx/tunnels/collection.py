@@ -29,6 +29,7 @@ from exposr_tx.errors import (
     TunnelNotFound,
 )
 from exposr_tx.tunnels.ports import Ports
+from exposr_tx.tunnels.sightings import Sightings
 from exposr_tx.tunnels.tokens import Tokens
 from exposr_tx.tunnels.values import (
     TUNNEL_ID,
@@ -58,12 +59,6 @@ CACHE_SIZE = 65536
 ATTEMPTS = 20
 #: Records read at once where all are looked at; the reactor runs in between.
 PAGE = 200
-#: How often, in parts of the time to expiry, "still connected" is written down.
-STAMPS = 10
-#: Seconds between two such stamps at least.
-STAMP_INTERVAL = 5.0
-#: Seconds that clients get to come back after a restart before anything expires.
-RETURN = 60.0
 
 _TUNNEL, _INDEX = "tunnel", "account_tunnel"
 
@@ -104,8 +99,7 @@ class Tunnels:
         self._watchers: list[Watcher] = []
         self._leaving: set[str] = set()
         self._unlisted: set[str] = set()
-        self._seen: dict[str, int] = {}  # epoch ms; exact, where the stored time is coarse
-        self._started = now()
+        self._sightings = Sightings(now, expire)
 
     # Reading
 
@@ -216,7 +210,7 @@ class Tunnels:
             raise PermissionDenied("the tunnel's account may not connect")
         if tunnel_id in self._leaving or not self._tokens.accept(tunnel_id, token):
             raise PermissionDenied("the transport token does not count")
-        self._seen[tunnel_id] = self._milliseconds()
+        self._sightings.saw(tunnel_id)
 
     # The service's part
 
@@ -249,9 +243,8 @@ class Tunnels:
         async for tunnel_id, record in self._scan(_TUNNEL):
             tunnel = from_json(tunnel_id, record.value, record.version)
             if is_connected(tunnel_id):
-                self._seen[tunnel_id] = self._milliseconds()
                 await self._stamp(tunnel)
-            elif self._idle(tunnel) >= self._expire:
+            elif self._sightings.has_expired(tunnel):
                 with suppress(TunnelNotFound):
                     await _unstoppable(self._delete(tunnel, None))
                     removed.append(tunnel_id)
@@ -306,7 +299,7 @@ class Tunnels:
         new = replace(new, version=version)
         if old is None:
             self._unlisted.add(new.id)
-            self._seen[new.id] = new.created_at
+            self._sightings.saw(new.id)
         self._remember(new)
         self._notify(new.id, old, new)
         return new
@@ -360,7 +353,7 @@ class Tunnels:
     def _drop(self, tunnel: Tunnel) -> None:
         self.invalidate(tunnel.id)
         self._tokens.forget(tunnel.id)
-        self._seen.pop(tunnel.id, None)
+        self._sightings.forget(tunnel.id)
         self._unlisted.discard(tunnel.id)
         self._notify(tunnel.id, tunnel, None)
 
@@ -395,27 +388,14 @@ class Tunnels:
         self._unlisted.discard(tunnel.id)
 
     async def _stamp(self, tunnel: Tunnel) -> None:
-        """Write down, now and then, that the tunnel is connected."""
-        time = self._milliseconds()
-        if time - tunnel.seen_at < self._stamp_interval() * 1000:
+        """The tunnel is connected; write that down now and then."""
+        time = self._sightings.saw(tunnel.id)
+        if not self._sightings.stamp_due(tunnel):
             return
         tunnel = replace(tunnel, seen_at=time)
         with suppress(Conflict):
             version = await self._storage.put(_TUNNEL, tunnel.id, to_json(tunnel), tunnel.version)
             self._remember(replace(tunnel, version=version))
-
-    def _idle(self, tunnel: Tunnel) -> float:
-        """Seconds for which the tunnel is not connected, never too many."""
-        since = self._seen.get(tunnel.id)
-        if since is None:  # not seen by this process
-            coarse = self._stamp_interval() if tunnel.seen_at > tunnel.created_at else 0.0
-            since = tunnel.seen_at + int(coarse * 1000)
-            if self._now() - self._started < min(RETURN, self._expire):
-                return 0.0
-        return (self._milliseconds() - since) / 1000
-
-    def _stamp_interval(self) -> float:
-        return max(self._expire / STAMPS, STAMP_INTERVAL)
 
     async def _scan(self, table: str) -> AsyncIterator[tuple[str, Record]]:
         after = ""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from typing import Any, cast
+from typing import Any
 
-from treq.client import HTTPClient
-from treq.testing import StubTreq
+from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -38,7 +37,7 @@ class Exposrd(Resource):
         self.calls: list[str] = []
 
     def client(self, account: str = "") -> RestClient:
-        client = RestClient("http://tun.test/prefix/", cast(HTTPClient, StubTreq(self)), Clock())
+        client = RestClient("http://tun.test/prefix/", RequestTraversalAgent(self), Clock())
         if account:
             client.use(account)
         return client
@@ -103,6 +102,9 @@ class Exposrd(Resource):
                 return 500, {"error": "UNKNOWN_ERROR", "detailed": "no_such_tunnel"}
             if not mine:
                 return 403, {"error": "PERMISSION_DENIED"}
+            names = change.get("ingress", {}).get("http", {}).get("alt_names")
+            if names:  # not one has a CNAME record
+                return 500, {"error": "UNKNOWN_ERROR", "detailed": ", ".join(names)}
             merge(self.tunnels[name], change)
             http = self.tunnels[name]["ingress"]["http"]
             if http.get("enabled"):

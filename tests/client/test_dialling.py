@@ -11,8 +11,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.client.answers import ServerUnreachable
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.rest import ServerUnreachable
 from exposr_tx.client.trust import Trust
 
 

@@ -8,8 +8,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.client.endpoint import Events, TunnelAddress, TunnelEnded, TunnelEndpoint, TunnelPort
-from exposr_tx.client.rest import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
+from exposr_tx.client.address import TunnelAddress
+from exposr_tx.client.answers import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
+from exposr_tx.client.endpoint import TunnelEnded, TunnelEndpoint, TunnelPort
+from exposr_tx.client.events import Events
 from exposr_tx.errors import BadInput
 from exposr_tx.transport.websocket import Lost
 
@@ -30,6 +32,11 @@ class Line:
     def __init__(self) -> None:
         self.lost: Deferred[Lost] = Deferred()
         self.leaving: Deferred[None] = Deferred()
+        self.streams = 0
+        self.left = False
+
+    def leave(self) -> None:
+        self.left = True
 
     def close(self) -> None:
         self.end(1000, "")
@@ -269,6 +276,44 @@ class TunnelPortTests(SynchronousTestCase):
         self.successResultOf(port.stopListening())
         self.successResultOf(port.ended)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_drain(self) -> None:
+        """Every connection is left at once, and closed with its last stream or when time is up."""
+        for ends, seconds in ((True, 1.0), (False, 3.0)):
+            self.setUp()
+            port = self.start()
+            first, second = self.server.lines
+            first.streams = second.streams = 1
+            drained = port.drain(3.0)
+            self.assertTrue(first.left and second.left)
+            self.clock.pump([0.05] * 19)
+            first.streams = second.streams = 0 if ends else 1
+            self.assertEqual((port.streams, first.closed), (0 if ends else 2, False))
+            self.assertNoResult(drained)
+            self.clock.pump([0.05] * int((seconds - 0.9) / 0.05))
+            self.successResultOf(drained)
+            self.successResultOf(port.ended)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lost_while_draining(self) -> None:
+        """A connection that is lost then is not made again; one that comes late is left too."""
+        hang: Deferred[None] = Deferred()
+        port = self.start()
+        first, second = self.server.lines
+        first.streams = 1
+        second.end(1006, "")
+        self.server.hang = hang
+        self.clock.advance(10)
+        drained = port.drain()
+        hang.callback(None)
+        third = self.server.lines[-1]
+        self.assertTrue(third.left)
+        third.end(1001, "going")
+        self.clock.advance(1)
+        self.assertEqual(self.server.dials, 3)
+        first.streams = 0
+        self.clock.advance(1)
+        self.successResultOf(drained)
 
     def test_stop_while_preparing(self) -> None:
         """Stopping does not wait for a server that does not answer."""

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.errors import TargetFailed, TargetRefused, TargetReset
-from tests.transport.pair import ORIGIN
+from tests.transport.pair import ORIGIN, Pair
 from tests.transport.test_native import NativePair
 
 
@@ -140,6 +140,29 @@ class ForwardTests(SynchronousTestCase):
         stream.connectionLost(Failure(ConnectionAbortedError()))
         self.assertEqual(self.cancelled, 1)
         self.assertEqual(self.failures, [])
+
+    def test_still_streams_end(self) -> None:
+        """Towards a server that speaks v2 a stream is idle when nothing has moved for a second;
+        a native server ends what is idle itself."""
+        for pair, ends in ((Pair(), True), (NativePair(), False)):
+            streams: Any = pair.client._channels
+            forward = Forward(self.connect, lambda why: None)
+            streams._factory, streams._factories = forward, {0: forward}
+            pair.dial()
+            pair.pump()
+            (opened,) = streams._streams.values()
+            target = self.connected()
+            for _ in range(15):
+                opened.protocol.end_idle()
+            target.protocol.dataReceived(b"more")
+            for _ in range(20):
+                opened.protocol.end_idle()
+            pair.advance(0.1)
+            (visitor,) = pair.visitors.built
+            self.assertEqual((visitor.received, visitor.reasons), (b"more", []))
+            opened.protocol.end_idle()
+            pair.advance(0.1)
+            self.assertEqual(visitor.reasons, [ConnectionDone] if ends else [])
 
     def test_rules(self) -> None:
         """Requests are rewritten where that is asked for."""

@@ -21,8 +21,8 @@ from zope.interface.verify import verifyObject
 from exposr_tx.client import Access, Events, PublicEndpoint
 from exposr_tx.client import Tunnel as TunnelJson
 from exposr_tx.client.accounts_file import AccountsFile
+from exposr_tx.client.answers import AccountRefused
 from exposr_tx.client.listening import HERE
-from exposr_tx.client.rest import AccountRefused
 from exposr_tx.client.settings import Change
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.testing import VISITOR, Tunnel
@@ -50,6 +50,14 @@ class Echo(Protocol):
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
         self.transport.write(data)
+
+
+class Answering(Protocol):
+    """HTTP as a target behind the script speaks it: nobody here knows where a request ends."""
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
 
 class Seen(Events):
@@ -198,16 +206,42 @@ class ListeningTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(tunnel.get("/")).code, 503)
         self.assertEqual(len(self.pages.waiting), 1)
 
+    def test_kept_streams_end(self) -> None:
+        """A stream that the server keeps for further requests holds nobody up."""
+        tunnel = Tunnel(Factory.forProtocol(Answering))
+        self.addCleanup(tunnel.close)
+        self.assertEqual(self.successResultOf(tunnel.get("/")).code, 200)
+        closing = tunnel.port.stopListening()
+        tunnel.advance(0.2)
+        self.successResultOf(closing)
+
     def test_one_connection_is_full(self) -> None:
         """What one connection takes no more streams for goes by another."""
         tunnel = self.tunnel()
-        connections: list[Any] = list(tunnel.port._connections)
+        port: Any = tunnel.port._port
+        connections = list(port._carriers)
         connections[0].session.native._max_streams = 0
         for _ in range(4):
             tunnel.get("/slow")
         self.assertEqual(len(self.pages.waiting), 4)
         connections[1].session.native._max_streams = 0
         self.assertEqual(self.successResultOf(tunnel.get("/slow")).code, 503)
+
+    def test_one_tcp_connection_is_full(self) -> None:
+        """The same holds for a TCP port's visitors, who may have sent something already."""
+        tunnel = Tunnel(Factory.forProtocol(Echo), "tcp")
+        self.addCleanup(tunnel.close)
+        port: Any = tunnel.port._port
+        connections = list(port._carriers)
+        connections[0].session.native._max_streams = 0
+        for _ in range(4):
+            visitor = tunnel.visitor()
+            visitor.send(b"hello")
+            self.assertEqual(visitor.received, b"hello")
+        connections[1].session.native._max_streams = 0
+        visitor = tunnel.visitor()
+        visitor.send(b"hello")
+        self.assertTrue(visitor.closed)
 
     def test_bounded(self) -> None:
         """A request that does not end is cut when the grace period is over."""

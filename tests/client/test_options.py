@@ -104,6 +104,8 @@ class ExposrOptionsTests(SynchronousTestCase):
     def test_any_line(self, words: list[str]) -> None:
         """Any line is a command or a usage error."""
         try:
-            parsed(*words)
-        except UsageError:
-            pass
+            name, _command, _options = parsed(*words)
+        except UsageError as error:
+            self.assertNotIn("\n", str(error))
+        else:
+            self.assertEqual(name, "tunnel connect")

@@ -1,25 +1,25 @@
 """REST calls, against a stand-in for the existing exposrd."""
 
-from typing import Any, cast
+from typing import Any
 
-from treq.client import HTTPClient
-from treq.testing import StubTreq
+from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from exposr_tx.client.rest import (
+from exposr_tx.client import rest
+from exposr_tx.client.answers import (
     AccountRefused,
     RegistrationClosed,
-    RestClient,
     ServerRefusal,
     ServerUnreachable,
     TunnelTaken,
 )
+from exposr_tx.client.rest import RestClient
 from tests.client.exposrd import Exposrd
 
 
@@ -31,8 +31,10 @@ class Fixed(Resource):
     def __init__(self, status: int, body: bytes, **headers: str) -> None:
         super().__init__()
         self.status, self.body, self.fields = status, body, headers
+        self.hosts: list[bytes | None] = []
 
     def render(self, request: Request) -> bytes:
+        self.hosts.append(request.getHeader(b"host"))
         request.setResponseCode(self.status)
         for name, value in self.fields.items():
             request.setHeader(name, value)
@@ -96,7 +98,7 @@ class RestClientTests(SynchronousTestCase):
         self.assertIn("exposr admin account create --storage-url", said)
 
     def fixed(self, status: int, body: bytes, **headers: str) -> RestClient:
-        http = cast(HTTPClient, StubTreq(Fixed(status, body, **headers)))
+        http = RequestTraversalAgent(Fixed(status, body, **headers))
         return RestClient("http://x", http, Clock())
 
     def test_not_the_api(self) -> None:
@@ -105,6 +107,21 @@ class RestClientTests(SynchronousTestCase):
         self.assertIn("not an exposr server", said)
         self.failure(self.fixed(201, b"[]").create_account(), ServerRefusal)
         self.failure(self.fixed(201, b'{"account_id": 3}').create_account(), ServerRefusal)
+
+    def test_endless_answer(self) -> None:
+        """An answer that is longer than any of the API's is not read to its end."""
+        self.patch(rest, "LONGEST_ANSWER", 1000)
+        long = b'{"account_id": "%b", "account_id_hr": "x"}'
+        self.result(self.fixed(201, long % (b"A" * 900)).create_account())
+        said = self.failure(self.fixed(201, long % (b"A" * 1000)).create_account(), ServerRefusal)
+        self.assertIn("not an exposr server", said)
+
+    def test_server_with_a_name_of_its_own(self) -> None:
+        """A host that is not written in ASCII is asked by its ASCII form."""
+        page = Fixed(201, b"{}")
+        client = RestClient("http://b\u00fccher.test", RequestTraversalAgent(page), Clock())
+        self.failure(client.create_account(), ServerRefusal)
+        self.assertEqual(page.hosts, [b"xn--bcher-kva.test"])
 
     def test_gateway_without_server(self) -> None:
         """A proxy's 502 means that the server is not there."""
@@ -120,9 +137,24 @@ class RestClientTests(SynchronousTestCase):
     def test_timeout(self) -> None:
         """A server that is silent for five seconds is unreachable."""
         reactor = MemoryReactorClock()
-        rest = RestClient("http://127.0.0.1:1", HTTPClient(Agent(reactor)), reactor)
-        call = Deferred.fromCoroutine(rest.create_account())
+        client = RestClient("http://127.0.0.1:1", Agent(reactor), reactor)
+        call = Deferred.fromCoroutine(client.create_account())
         reactor.advance(4.9)
         self.assertNoResult(call)
         reactor.advance(0.2)
         self.failureResultOf(call, ServerUnreachable)
+
+    def test_timeout_in_the_middle(self) -> None:
+        """A server that stops in the middle of its answer is hung up on."""
+        reactor = MemoryReactorClock()
+        client = RestClient("http://127.0.0.1:1", Agent(reactor), reactor)
+        call = Deferred.fromCoroutine(client.create_account())
+        line: Any = reactor.tcpClients[0][2].buildProtocol(None)
+        wire = StringTransport()
+        line.makeConnection(wire)
+        line.dataReceived(b"HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n{")
+        reactor.advance(4.9)
+        self.assertNoResult(call)
+        reactor.advance(0.2)
+        self.failureResultOf(call, ServerUnreachable)
+        self.assertTrue(wire.disconnecting)

@@ -16,10 +16,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from exposr_tx.client import Access, Events, PublicEndpoint, PublicPort, SharedConnections
 from exposr_tx.client import Tunnel as TunnelJson
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.rest import http_client
 from exposr_tx.client.sharing import _ticket
-from exposr_tx.client.trust import Trust
-from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel
+from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel, visiting
 from exposr_tx.transport.websocket import Lost
 from exposr_tx.wire.native import Attaching
 
@@ -76,9 +74,7 @@ class SharingTests(SynchronousTestCase):
         self.share = SharedConnections()
         self.pages: dict[str, Page] = {}
         self.events: dict[str, Seen] = {}
-        self.treq = http_client(
-            self.reactor, Trust(), lambda host, port: self.whole._endpoint(VISITOR)
-        )
+        self.treq = visiting(self.reactor, lambda host, port: self.whole._endpoint(VISITOR))
 
     def publish(self, name: str) -> Deferred[PublicPort]:
         self.pages[name], self.events[name] = Page(name), Seen()

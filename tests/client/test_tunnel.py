@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.rest import AccountRefused, TunnelTaken
+from exposr_tx.client.answers import AccountRefused, ServerRefusal, TunnelTaken
 from exposr_tx.client.settings import changes
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.tunnel import OwnTunnel
@@ -76,6 +76,13 @@ class OwnTunnelTests(SynchronousTestCase):
             self.accounts.account("http://tun.test/prefix/"),
             StoredAccount("CDEF-HJKM-NPRT-VWX2", automatic=True),
         )
+
+    def test_alternative_names(self) -> None:
+        """A name that exposrd does not accept needs a CNAME record, which exposrd does not say."""
+        own = self.own(settings=["ingress-http-altnames", "www.example.com,example.com"])
+        said = self.failure(own.prepare(), ServerRefusal)
+        self.assertIn("does not accept www.example.com, example.com: the CNAME record", said)
+        self.assertIn("exposr tunnel info my-tunnel", said)
 
     def test_deleted_when_made(self) -> None:
         """A tunnel that was made is deleted; one that was there is not."""

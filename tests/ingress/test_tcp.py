@@ -9,8 +9,8 @@ from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.errors import TunnelNotConnected
-from exposr_tx.ingress.tcp import TCPIngress
+from exposr_tx.errors import StreamLimit, TunnelNotConnected, UpstreamGone
+from exposr_tx.ingress.tcp import EARLY, TCPIngress
 from tests.ingress.visiting import PEER, Lines, Targets, Wire
 
 
@@ -20,13 +20,14 @@ class TCPIngressTests(SynchronousTestCase):
         self.targets = Targets()
         self.connected = True
         self.log = Lines()
+        self.turns: list[Targets] = []  # who is chosen before ``targets``
         self.ingress = TCPIngress(self.reactor, self.choose, self.log)
         self.ingress.publish("demo", 20001)
 
     def choose(self, tunnel_id: str) -> Any:
         if not self.connected:
             raise TunnelNotConnected(tunnel_id)
-        return self.targets
+        return self.turns.pop(0) if self.turns else self.targets
 
     def visitor(self) -> Wire:
         wire = Wire()
@@ -54,6 +55,53 @@ class TCPIngressTests(SynchronousTestCase):
         self.connected = False
         self.assertTrue(self.visitor().reset)
         self.assertEqual(self.log.lines[0]["status"], 503)
+
+    def test_client_does_not_begin(self) -> None:
+        """A client that has no room, or is about to go, has passed nothing on: another one of the
+        tunnel gets all that the visitor has sent."""
+        for why in (StreamLimit(), UpstreamGone("it goes")):
+            other = Targets()
+            self.turns = [self.targets, other]
+            self.ingress.publish("other", 20002)
+            visitor = self.visitor()
+            visitor.protocol.dataReceived(b"hello ")
+            visitor.protocol.dataReceived(b"there")
+            self.targets.wires[-1].end(why)
+            (target,) = other.wires
+            self.assertEqual(target.taken(), b"hello there")
+            visitor.protocol.dataReceived(b", you")
+            target.protocol.dataReceived(b"hi")
+            self.assertEqual((target.taken(), visitor.taken()), (b", you", b"hi"))
+            target.end(ConnectionDone())
+            self.assertTrue(visitor.disconnected)
+            line = self.log.lines.pop()
+            self.assertEqual((line["status"], line["in"], line["out"]), (200, 16, 2))
+            self.assertEqual(self.log.lines, [])
+
+    def test_nobody_else(self) -> None:
+        """A visitor is reset where there is no other client, where the other one has no room
+        either, where too much has been sent, and where the target has answered."""
+        for others, sent, answer, status in (
+            ([], b"x", b"", 503),
+            ([Targets()], b"x", b"", 503),
+            ([Targets()], b"x" * (EARLY + 1), b"", 503),
+            ([Targets()], b"x", b"y", 200),
+        ):
+            self.turns = [self.targets, *others]
+            self.ingress.publish("other", 20002)
+            visitor = self.visitor()
+            visitor.protocol.dataReceived(sent)
+            first = self.targets.wires[-1]
+            if answer:
+                first.protocol.dataReceived(answer)
+            first.end(StreamLimit())
+            for other in others:
+                for wire in other.wires:
+                    wire.end(StreamLimit())
+            self.assertTrue(visitor.reset)
+            self.assertEqual([line["status"] for line in self.log.lines], [status])
+            self.log.lines.clear()
+            self.ingress.withdraw("other")
 
     def test_visitor_leaves_early(self) -> None:
         """Opening a stream for somebody who has left is given up."""

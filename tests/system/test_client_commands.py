@@ -214,6 +214,14 @@ class ConnectTests(SynchronousTestCase):
         port = int(client.wait_for_line(r"Ingress TCP: tcp://localhost:(\d+)")[1])
         self.assertEqual(Visitor(port).get().status, 200)
 
+    def test_no_public_address(self) -> None:
+        """Where nothing leads to the tunnel its user is told, with what would help."""
+        server = Server(self, "--allow-registration")
+        client = Client(self, server, "tunnel", f"tcp://127.0.0.1:{self.target.port}", "my-tunnel")
+        said = client.wait_for_line("no public address: (.*)")[1]
+        self.assertIn("this server has no TCP ingress", said)
+        self.assertIn("exposr tunnel configure my-tunnel set ingress-http on", said)
+
     def test_ended_by_the_server(self) -> None:
         """Disconnected and deleted tunnels end the run with exit status 1."""
         server = Server(self, "--allow-registration")
@@ -244,6 +252,7 @@ class ConnectTests(SynchronousTestCase):
         client.wait_for_line("trying again")
         server = Server(self, "--allow-registration", "--api-port", port)
         client.wait_connected()
+        self.assertEqual(self.served(server, "my-tunnel"), 200)
 
     def test_target_away(self) -> None:
         """A target that is away is an error for the visitor and a line for the user."""

@@ -7,13 +7,14 @@ server that does not offer the other one, and the reference library from npm.
 from __future__ import annotations
 
 import hashlib
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.system.harness import Client, Process, Server, Target, Visitor
+from tests.system.harness import Client, Process, Server, Target, Visitor, wait_until
 from tests.system.measures import MB
-from tests.system.targets import digest_of, read_body, send_body, site
+from tests.system.targets import Gate, digest_of, read_body, send_body, site
 from tests.system.test_ws_multiplex import SCRIPT, node_modules
 from tests.system.websockets import frame, open_websocket
 
@@ -35,10 +36,72 @@ class V2Client(Client):
 
     script = (
         WITHOUT.format("NativeMux")
-        + "from exposr_tx.client.rest import Tunnel\n"
+        + "from exposr_tx.client.answers import Tunnel\n"
         + "Tunnel.speaks_native = property(lambda tunnel: False)\n"
         + RUN
     )
+
+
+class StoppingTests(SynchronousTestCase):
+    """A client that is stopped while something runs through it."""
+
+    def setUp(self) -> None:
+        self.server = Server(self, "--allow-registration")
+        self.gate = Gate()
+        self.addCleanup(self.gate.opened.set)
+        self.addCleanup(self.gate.events.set)
+        self.target = Target(self, self.gate.serve)
+
+    def connect(self, kind: type[Client]) -> Client:
+        client = kind(self, self.server, "tunnel", self.target.url, "mine")
+        client.wait_connected(2)
+        return client
+
+    def visit(self) -> Visitor:
+        visitor = self.server.visit("mine")
+        self.addCleanup(visitor.close)
+        return visitor
+
+    def ask(self, path: bytes) -> Visitor:
+        visitor = self.visit()
+        visitor.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, visitor.host))
+        return visitor
+
+    def test_a_running_request_ends(self) -> None:
+        """Ctrl-C lets a request finish; the next visitor gets 503 at once; the status is 0."""
+        client = self.connect(NativeClient)
+        self.assertEqual(self.visit().get(b"/free").status, 200)
+        waiting = self.ask(b"/slow")
+        wait_until(lambda: self.gate.waiting == 1, "it is at the target")
+        client.process.send_signal(signal.SIGINT)
+        client.wait_for_line("Finishing what runs, for up to 5 s")
+        self.assertEqual(self.visit().get(b"/free").status, 503)
+        self.gate.opened.set()
+        answer = waiting.answer()
+        self.assertEqual((answer.status, answer.body), (200, b"/slow"))
+        self.assertEqual(client.wait(), 0, client.report())
+        self.assertNotRegex(client.report(), "Traceback|Unhandled|reconnect")
+
+    def test_a_second_signal(self) -> None:
+        """It ends the client at once."""
+        client = self.connect(NativeClient)
+        events = self.ask(b"/events")
+        events.read_until(b"first")
+        client.process.send_signal(signal.SIGINT)
+        client.wait_for_line("Finishing what runs")
+        self.assertEqual(client.stop(signal.SIGINT), 0, client.report())
+        self.assertNotRegex(client.report(), "disconnected")
+
+    def test_v2(self) -> None:
+        """A server that speaks v2 cannot be told, but a running response is finished as well."""
+        client = self.connect(V2Client)
+        events = self.ask(b"/events")
+        events.read_until(b"first")
+        client.process.send_signal(signal.SIGINT)
+        client.wait_for_line("Finishing what runs")
+        self.gate.events.set()
+        self.assertIn(b"second", events.read_rest())
+        self.assertEqual(client.wait(), 0, client.report())
 
 
 class DialectTests(SynchronousTestCase):

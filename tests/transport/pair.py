@@ -43,11 +43,13 @@ class Recorder(Protocol):
 class Recorders(Factory):
     """Builds recorders, and keeps them."""
 
+    protocol = Recorder
+
     def __init__(self) -> None:
         self.built: list[Recorder] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Recorder:
-        self.built.append(Recorder())
+        self.built.append(self.protocol())
         return self.built[-1]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from exposr_tx.errors import PermissionDenied, StreamLimit, TooManyConnections, UpstreamGone
-from exposr_tx.interfaces import IAdmission, IUpstream, Origin
+from exposr_tx.interfaces import IAdmission, IReusable, IUpstream, Origin
 from exposr_tx.testing import MemoryEndpoint
 from exposr_tx.transport.session import MAX_UNREAD_REPLIES
 from exposr_tx.transport.websocket import (
@@ -70,6 +70,14 @@ class Handing(Factory):
 
     def buildProtocol(self, addr: object) -> Any:
         return self._given
+
+
+@implementer(IReusable)
+class Kept(Recorder):
+    """A stream's protocol on which nothing runs."""
+
+    def end_idle(self) -> None:
+        self.stream.loseConnection()
 
 
 class AttachmentTests(SynchronousTestCase):
@@ -333,6 +341,19 @@ class AttachmentTests(SynchronousTestCase):
         self.pump()
         self.successResultOf(drained)
         self.assertEqual(self.successResultOf(attachment.lost).code, 1001)
+
+    def test_kept_streams_end(self) -> None:
+        """Streams on which nothing runs end with the tunnel that they are for; others go on."""
+        attachment = self.attached()
+        running, target = self.open("two")
+        self.visitors.protocol = Kept
+        for tunnel_id in ("one", "two"):
+            self.open(tunnel_id)
+        kept, other = self.visitors.built[-1], self.visitors.built[-2]
+        attachment.leave()
+        self.pump()
+        self.assertEqual((kept.reasons, other.reasons), ([ConnectionDone], []))
+        self.assert_flows(running, target)
 
     def test_drained_one_by_one(self) -> None:
         """The connection stays as long as one of its tunnels takes streams."""

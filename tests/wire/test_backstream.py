@@ -174,9 +174,10 @@ class ResponseTests(SynchronousTestCase):
         for data in (json.dumps(found).encode(), json.dumps({"id": found}).encode(), noise):
             for kind in (RequestMessage, ResponseMessage):
                 try:
-                    kind.decode(data)
+                    read = kind.decode(data)
                 except RemoteProtocolError:
-                    pass
+                    continue
+                self.assertIsInstance(read, kind)
 
     @given(st.integers(200, 599), st.lists(st.tuples(NAMES, VALUES), max_size=5), st.binary())
     @settings(max_examples=60, deadline=None)

@@ -84,7 +84,7 @@ def head(**changes: bytes) -> bytes:
 class RequestTests(SynchronousTestCase):
     """What a visitor sends."""
 
-    def refused(self, status: int, *pieces: bytes, limits: Limits | None = None) -> None:
+    def assert_refused(self, status: int, *pieces: bytes, limits: Limits | None = None) -> None:
         with self.assertRaises(RemoteProtocolError) as caught:
             requests(*pieces, limits=limits)
         self.assertEqual(caught.exception.http_status, status, pieces[0][:200])
@@ -154,9 +154,9 @@ class RequestTests(SynchronousTestCase):
             b"a,b",
             b"a#",
         ):
-            self.refused(400, head(host=b"Host: " + value + b"\r\n"))
-        self.refused(400, head(host=b""))
-        self.refused(400, head(host=b"Host: a.b\r\nHost: a.b\r\n"))
+            self.assert_refused(400, head(host=b"Host: " + value + b"\r\n"))
+        self.assert_refused(400, head(host=b""))
+        self.assert_refused(400, head(host=b"Host: a.b\r\nHost: a.b\r\n"))
         self.assertEqual(self.one(head(host=b"", version=b"HTTP/1.0")).host, b"")
         absolute = self.one(head(target=b"HTTP://C.d:81?x"))
         self.assertEqual((absolute.host, absolute.target), (b"c.d", b"/?x"))
@@ -174,8 +174,8 @@ class RequestTests(SynchronousTestCase):
             b"/\xc3\xbc",
             b"/\x7f",
         ):
-            self.refused(400, head(target=target))
-        self.refused(501, head(method=b"CONNECT", target=b"a.b:443"))
+            self.assert_refused(400, head(target=target))
+        self.assert_refused(501, head(method=b"CONNECT", target=b"a.b:443"))
 
     def test_request_lines(self) -> None:
         """A request line that is none is refused; another version is named."""
@@ -186,12 +186,12 @@ class RequestTests(SynchronousTestCase):
             b"G(T / HTTP/1.1",
             b"GET / X",
         ):
-            self.refused(400, line + b"\r\nHost: a.b\r\n\r\n")
-        self.refused(400, b"GET / HTTP/1.1\nHost: a.b\n\n")
-        self.refused(505, head(version=b"HTTP/1.2"))
-        self.refused(505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            self.assert_refused(400, line + b"\r\nHost: a.b\r\n\r\n")
+        self.assert_refused(400, b"GET / HTTP/1.1\nHost: a.b\n\n")
+        self.assert_refused(505, head(version=b"HTTP/1.2"))
+        self.assert_refused(505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self.assertEqual(requests(b"\r\n" + GET), requests(GET))
-        self.refused(400, b"\r\n\r\n" + GET)
+        self.assert_refused(400, b"\r\n\r\n" + GET)
 
     def test_fields(self) -> None:
         """Folded, nameless, spaced and control-laden fields are refused; white space is trimmed."""
@@ -205,8 +205,8 @@ class RequestTests(SynchronousTestCase):
             b"a",
             b"a: \r",
         ):
-            self.refused(400, head(fields=line + b"\r\n"))
-        self.refused(400, head(fields=b"a: b\r\n c\r\n"))
+            self.assert_refused(400, head(fields=line + b"\r\n"))
+        self.assert_refused(400, head(fields=b"a: b\r\n c\r\n"))
         request = self.one(head(fields=b"a:\t b  c \t\r\nD:\r\n"))
         self.assertEqual(request.fields, [(b"a", b"b  c"), (b"D", b"")])
 
@@ -229,10 +229,12 @@ class RequestTests(SynchronousTestCase):
             b"Transfer-Encoding: \r\n",
             b"Content_Length: 5\r\nContent-Length: 5, 6\r\n",
         ):
-            self.refused(400, head(method=b"POST", fields=fields))
-        self.refused(501, head(fields=b"Transfer-Encoding: gzip, chunked\r\n"))
-        self.refused(400, head(version=b"HTTP/1.0", fields=b"Transfer-Encoding: chunked\r\n"))
-        self.refused(413, head(fields=b"Content-Length: 9999999999999999999\r\n"))
+            self.assert_refused(400, head(method=b"POST", fields=fields))
+        self.assert_refused(501, head(fields=b"Transfer-Encoding: gzip, chunked\r\n"))
+        self.assert_refused(
+            400, head(version=b"HTTP/1.0", fields=b"Transfer-Encoding: chunked\r\n")
+        )
+        self.assert_refused(413, head(fields=b"Content-Length: 9999999999999999999\r\n"))
 
     def test_chunks(self) -> None:
         """Chunks that are not exactly as they should be are refused."""
@@ -254,29 +256,29 @@ class RequestTests(SynchronousTestCase):
             b"0\r\nbad trailer\r\n\r\n",
             b"0\r\na: b\n\r\n",
         ):
-            self.refused(400, start + body)
-        self.refused(431, start + b"0\r\na: " + b"b" * 9000 + b"\r\n\r\n")
+            self.assert_refused(400, start + body)
+        self.assert_refused(431, start + b"0\r\na: " + b"b" * 9000 + b"\r\n\r\n")
 
     def test_limits(self) -> None:
         """Each limit has its status, and what is within it passes."""
         self.one(head(target=b"/" + b"a" * 7990))
-        self.refused(414, head(target=b"/" + b"a" * 8192))
-        self.refused(414, b"GET /" + b"a" * 9000)
+        self.assert_refused(414, head(target=b"/" + b"a" * 8192))
+        self.assert_refused(414, b"GET /" + b"a" * 9000)
         self.one(head(fields=b"".join(b"x-%d: y\r\n" % i for i in range(199))))
-        self.refused(431, head(fields=b"".join(b"x-%d: y\r\n" % i for i in range(201))))
+        self.assert_refused(431, head(fields=b"".join(b"x-%d: y\r\n" % i for i in range(201))))
         self.one(head(fields=b"".join(b"x: %b\r\n" % (b"y" * 4000) for i in range(8))))
-        self.refused(431, head(fields=b"x: " + b"y" * 33000 + b"\r\n"))
-        self.refused(431, b"GET / HTTP/1.1\r\nHost: a.b\r\nx: " + b"y" * 33000)
+        self.assert_refused(431, head(fields=b"x: " + b"y" * 33000 + b"\r\n"))
+        self.assert_refused(431, b"GET / HTTP/1.1\r\nHost: a.b\r\nx: " + b"y" * 33000)
         limits = Limits(body=4)
-        self.refused(413, POST, limits=limits)
-        self.refused(413, CHUNKED, limits=limits)
+        self.assert_refused(413, POST, limits=limits)
+        self.assert_refused(413, CHUNKED, limits=limits)
 
     def test_what_cannot_become_a_head_is_refused_at_once(self) -> None:
         """Bare line ends and control characters are not waited out."""
-        self.refused(400, b"GET / HTTP/1.1\nHost")
-        self.refused(400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
-        self.refused(400, b"GET / HTTP/1.1\r\nHo", b"st: a\n")
-        self.refused(400, b"GET / HTTP/1.1\rHost: a.b\r\n")
+        self.assert_refused(400, b"GET / HTTP/1.1\nHost")
+        self.assert_refused(400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
+        self.assert_refused(400, b"GET / HTTP/1.1\r\nHo", b"st: a\n")
+        self.assert_refused(400, b"GET / HTTP/1.1\rHost: a.b\r\n")
 
     def test_connection(self) -> None:
         """What concerns this hop only is taken out, with what Connection names; some never."""
@@ -309,8 +311,8 @@ class RequestTests(SynchronousTestCase):
         for line in (b"GET /# ", b"GET  / ", b"GET x ", b"GET /" + b"a" * 8190 + b" "):
             with self.assertRaises(RemoteProtocolError):
                 requests(b"GET / " + plain + line + plain)
-        self.refused(501, b"GET / " + plain + b"CONNECT a.b:1 " + plain)
-        self.refused(505, b"GET / " + plain + b"GET / HTTP/2.0" + plain[8:])
+        self.assert_refused(501, b"GET / " + plain + b"CONNECT a.b:1 " + plain)
+        self.assert_refused(505, b"GET / " + plain + b"GET / HTTP/2.0" + plain[8:])
         absolute = requests(b"GET / " + plain + b"GET http://c.d/ " + plain + b"GET / " + plain)
         self.assertEqual([e.host for e in absolute[::2]], [b"a.b", b"c.d", b"a.b"])  # type: ignore[union-attr]
         old = requests(b"GET / " + plain + b"GET / HTTP/1.0" + plain[8:])[2]
@@ -339,7 +341,7 @@ class RequestTests(SynchronousTestCase):
         expect = b"Expect: 100-Continue\r\n"
         self.assertTrue(self.one(head(fields=expect + b"Content-Length: 1\r\n")).expect_continue)
         self.assertFalse(self.one(head(fields=expect)).expect_continue)
-        self.refused(417, head(fields=b"Expect: pie\r\n"))
+        self.assert_refused(417, head(fields=b"Expect: pie\r\n"))
         self.assertFalse(
             self.one(head(version=b"HTTP/1.0", fields=b"Expect: pie\r\n")).expect_continue
         )
@@ -414,7 +416,7 @@ class ResponseTests(SynchronousTestCase):
     LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc"
     CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: u\r\n\r\n"
 
-    def refused(self, *pieces: bytes, eof: bool = False) -> None:
+    def assert_refused(self, *pieces: bytes, eof: bool = False) -> None:
         with self.assertRaises(RemoteProtocolError):
             response(*pieces, eof=eof)
 
@@ -452,7 +454,7 @@ class ResponseTests(SynchronousTestCase):
         """A response that breaks off is a fault, never a shorter response."""
         for data in (self.LENGTH, self.CHUNKS):
             for i in range(len(data)):
-                self.refused(data[:i], eof=True)
+                self.assert_refused(data[:i], eof=True)
 
     def test_nonsense(self) -> None:
         """A response whose framing can be read in two ways is a fault."""
@@ -472,7 +474,7 @@ class ResponseTests(SynchronousTestCase):
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
             b"HTTP/1.1 100 Go\r\n\r\n" * 17,
         ):
-            self.refused(data + b"\r\n\r\n" if data == b"hello" else data)
+            self.assert_refused(data + b"\r\n\r\n" if data == b"hello" else data)
 
     def test_bytes_behind_the_end(self) -> None:
         """What follows a response is not taken for another one."""

@@ -3,27 +3,32 @@
 The only place that knows autobahn, which does the handshakes, control frames
 and violations. Data frames, which are nearly all there is, are read and written
 by :mod:`exposr_tx.wire.frames`, and their bytes go to the session as they
-arrive: no message is gathered.
+arrive: no message is gathered. The names are looked up when they are used: a
+client does without the server's half, and the other way round.
 """
 
 from __future__ import annotations
 
-from exposr_tx.transport.websocket.attachment import (
-    AttachFailed,
-    Attachment,
-    AttachRefused,
-    ClientConnection,
-)
-from exposr_tx.transport.websocket.backstream import (
-    BackstreamEndpoint,
-    JsonConnection,
-    connect_backstream,
-)
-from exposr_tx.transport.websocket.carrier import Lost
-from exposr_tx.transport.websocket.client import ConnectFailed, UpgradeRefused, connect
-from exposr_tx.transport.websocket.server import WebsocketEndpoint
-from exposr_tx.transport.websocket.settings import MAX_MESSAGE
-from exposr_tx.transport.websocket.upstream import WebsocketUpstream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exposr_tx.transport.websocket.attachment import (
+        AttachFailed,
+        Attachment,
+        AttachRefused,
+        ClientConnection,
+    )
+    from exposr_tx.transport.websocket.backstream import (
+        BackstreamEndpoint,
+        JsonConnection,
+        connect_backstream,
+    )
+    from exposr_tx.transport.websocket.carrier import Lost
+    from exposr_tx.transport.websocket.client import ConnectFailed, UpgradeRefused, connect
+    from exposr_tx.transport.websocket.server import WebsocketEndpoint
+    from exposr_tx.transport.websocket.settings import MAX_MESSAGE
+    from exposr_tx.transport.websocket.upstream import WebsocketUpstream
 
 __all__ = [
     "MAX_MESSAGE",
@@ -41,3 +46,23 @@ __all__ = [
     "connect",
     "connect_backstream",
 ]
+
+_HOMES = {
+    "BackstreamEndpoint": "backstream",
+    "ConnectFailed": "client",
+    "JsonConnection": "backstream",
+    "Lost": "carrier",
+    "MAX_MESSAGE": "settings",
+    "UpgradeRefused": "client",
+    "WebsocketEndpoint": "server",
+    "WebsocketUpstream": "upstream",
+    "connect": "client",
+    "connect_backstream": "backstream",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'attachment')}")
+    return getattr(home, name)

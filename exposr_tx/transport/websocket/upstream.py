@@ -135,6 +135,8 @@ class Link:
         upstream = self.upstreams.pop(event.attachment, None)
         if upstream is not None:
             upstream.ended(Lost(event.code, event.reason, True))
+        if self.session.native is not None:
+            self.session.native.end_idle(event.attachment)
 
     def _going(self) -> None:
         for upstream in self.upstreams.values():
