@@ -1,0 +1,1 @@
+"""What passes between a tunnel and its target, as exchanges, for its user to see."""
