@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
 from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
+from exposr_tx.inspection.recorder import Recording
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.stream import Stream
 
@@ -47,8 +48,11 @@ class StreamSide(Side):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._connecting = self._forward.connect(TARGETS)
+        self._connecting = self._forward.connect(self._targets())
         self._connecting.addCallbacks(self._connected, self._failed)
+
+    def _targets(self) -> Factory:
+        return TARGETS
 
     def _connected(self, target: Side) -> None:
         self._connecting = None
@@ -91,6 +95,71 @@ class Targets(Factory):
 TARGETS = Targets()
 
 
+class _Tap(Side):
+    """Tells a recording what passes."""
+
+    recording: Recording
+
+    def dataReceived(self, data: bytes) -> None:
+        self.recording.sent(data)
+        super().dataReceived(data)
+
+
+class RecordedStreamSide(StreamSide, _Tap):
+    """A stream that is recorded, as the target gets it."""
+
+    def __init__(
+        self, forward: Forward, rewriter: RequestRewriter | None, recording: Recording
+    ) -> None:
+        super().__init__(forward, rewriter)
+        self.recording = recording
+
+    def _targets(self) -> Factory:
+        return RecordedTargets(self.recording)
+
+    def _connected(self, target: Side) -> None:
+        self.recording.connected()
+        super()._connected(target)
+
+    def _failed(self, reason: Failure) -> None:
+        # Which request has failed is what its user wants to know; it waits in the stream.
+        self.resumeProducing()
+        self.recording.ended(f"the target cannot be connected: {reason.getErrorMessage()}")
+        super()._failed(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.recording.left()
+        super().connectionLost(reason)
+
+
+class RecordedTarget(Side):
+    """A target's side that is recorded."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def dataReceived(self, data: bytes) -> None:
+        self._recording.received(data)
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        broke = "" if reason.check(ConnectionDone) else reason.getErrorMessage()
+        self._recording.ended(broke and f"the target's connection broke: {broke}")
+        super().connectionLost(reason)
+
+
+class RecordedTargets(Factory):
+    """Makes the other side of a splice that is recorded."""
+
+    noisy = False
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def buildProtocol(self, addr: object) -> RecordedTarget:
+        return RecordedTarget(self._recording)
+
+
 class Forward(Factory):
     """Makes the protocols of streams that go to one target.
 
@@ -98,6 +167,8 @@ class Forward(Factory):
         its name is looked up each time.
     :param rules: how requests are rewritten, asked for each stream; None lets bytes pass.
     :param on_failure: told when the target cannot be connected, once until it can again.
+    :param record: gives a stream's recording, by the address where the stream comes from; None
+        where it is not to be recorded.
     """
 
     noisy = False
@@ -107,15 +178,22 @@ class Forward(Factory):
         connect: Callable[[IProtocolFactory], Deferred[Any]],
         on_failure: Callable[[Failure], object],
         rules: Callable[[], Rules | None] = lambda: None,
+        record: Callable[[str], Recording | None] | None = None,
     ) -> None:
         self.connect = connect
         self._rules = rules
+        self._record = record
         self._on_failure = on_failure
         self._down = False
 
     def buildProtocol(self, addr: IAddress | None) -> StreamSide:
         rules = self._rules()
-        return StreamSide(self, None if rules is None else RequestRewriter(rules))
+        rewriter = None if rules is None else RequestRewriter(rules)
+        if self._record is not None:
+            recording = self._record(getattr(addr, "host", ""))
+            if recording is not None:
+                return RecordedStreamSide(self, rewriter, recording)
+        return StreamSide(self, rewriter)
 
     def reached(self) -> None:
         self._down = False
