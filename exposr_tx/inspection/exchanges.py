@@ -9,6 +9,7 @@ looked at.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from enum import StrEnum
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from exposr_tx.inspection import MAX_BODY
 from exposr_tx.wire.http1 import Fields
 from exposr_tx.wire.http1.syntax import FIELD, tidied
 
 __all__ = [
-    "MAX_BODY",
     "Body",
     "Exchange",
     "Frame",
@@ -31,8 +32,7 @@ __all__ = [
     "Watcher",
 ]
 
-#: Bytes that are kept of each body, unless told otherwise.
-MAX_BODY: Final = 1024 * 1024
+_SPACE: Final = re.compile(rb"[ \t]\r\n")
 #: Messages of a websocket that are kept, and bytes of each.
 MAX_FRAMES: Final = 1000
 MAX_FRAME: Final = 64 * 1024
@@ -94,9 +94,9 @@ class Body:
         return self.size > len(self._kept)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
-    """A message's head.
+    """A message's head; not changed once it is made.
 
     :ivar raw: its bytes, with the empty line at the end.
     """
@@ -106,12 +106,14 @@ class Head:
     @property
     def fields(self) -> Fields:
         """Its header fields in their order and spelling."""
-        found: Fields = FIELD.findall(tidied(self.raw).partition(b"\r\n")[2])
+        raw = self.raw if not _SPACE.search(self.raw) else tidied(self.raw)
+        found: Fields = FIELD.findall(raw, raw.find(b"\r\n") + 2)
         return found
 
     def field(self, name: bytes) -> bytes:
-        """The first value of a field, empty where there is none; ``name`` in lower case."""
-        return next((value for key, value in self.fields if key.lower() == name), b"")
+        """The first value of a field, empty where there is none."""
+        found = re.search(rb"(?i:\r\n%b):[ \t]*+([^\r]*)\r\n" % re.escape(name), self.raw)
+        return found[1].rstrip(b" \t") if found else b""
 
     def _words(self) -> list[str]:
         """The three of its first line; empty ones where there is no head."""
@@ -119,7 +121,7 @@ class Head:
         return [*words, "", ""]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead(Head):
     """A request's head as the target gets it."""
 
@@ -137,7 +139,7 @@ class RequestHead(Head):
         return self._words()[2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead(Head):
     """A response's head as the target sent it."""
 
@@ -209,6 +211,11 @@ class Frames:
             self.lost += 1
 
 
+#: The body of requests that have none, and the messages of what is no websocket.
+NO_BODY: Final = Body(0)
+NO_FRAMES: Final = Frames(0)
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
     """A request and its response.
@@ -246,7 +253,6 @@ class Exchange:
     request: RequestHead
     request_body: Body
     response_body: Body
-    frames: Frames
     replay_of: str = ""
     connecting: float | None = None
     connected: float | None = None
@@ -259,6 +265,7 @@ class Exchange:
     response: ResponseHead | None = None
     response_trailers: tuple[tuple[bytes, bytes], ...] = ()
     state: State = State.RUNNING
+    frames: Frames = NO_FRAMES
     error: str = ""
 
     def __post_init__(self) -> None:

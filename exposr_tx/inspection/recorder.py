@@ -8,6 +8,7 @@ what exchanges need to be told apart; the rest is left until somebody looks.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,8 +19,9 @@ from urllib.parse import urlsplit
 from twisted.logger import Logger
 
 from exposr_tx.errors import RemoteProtocolError
+from exposr_tx.inspection import MAX_BODY
 from exposr_tx.inspection.exchanges import (
-    MAX_BODY,
+    NO_BODY,
     Body,
     Exchange,
     Frame,
@@ -39,6 +41,11 @@ __all__ = ["Recorder", "Recording"]
 LIMITS: Final = Limits(line=65536, head=65536, fields=300)
 #: Bytes behind a request for an upgrade that are kept until its answer.
 MAX_HELD: Final = 64 * 1024
+
+#: A request line.
+_LINE: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/1\.1\r\n")
+#: What makes a request more than its head, in lower case.
+LENGTH, CODING, UPGRADE = b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nupgrade:"
 
 GONE: Final = "the visitor left before the response had ended"
 CUT: Final = "the target closed the connection before the response had ended"
@@ -68,6 +75,9 @@ class Recorder:
         self.now = now
         self.seconds = seconds
         self._watchers = tuple(watchers)
+        self._began = [watcher.began for watcher in watchers]
+        self._changed = [watcher.changed for watcher in watchers]
+        self._ended = [watcher.ended for watcher in watchers]
         self._ids = count(1)
 
     def __repr__(self) -> str:
@@ -87,29 +97,29 @@ class Recorder:
             target = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         return Recording(self, tunnel, target, visitor, replay_of)
 
-    def exchange(self, recording: Recording, began: float, head: bytes) -> Exchange:
-        """A new exchange, told to nobody yet."""
-        return Exchange(
-            str(next(self._ids)),
-            recording.tunnel,
-            recording.target,
-            recording.visitor,
-            self.now() - (self.seconds() - began),
-            began,
-            RequestHead(head),
-            Body(self.max_body),
-            Body(self.max_body),
-            Frames(self.max_body),
-            recording.replay_of,
-        )
+    def new_id(self) -> str:
+        """The next exchange's."""
+        return str(next(self._ids))
 
-    def tell(self, what: str, exchange: Exchange) -> None:
-        """Call a method of all watchers; what one of them fails with concerns nobody else."""
-        for watcher in self._watchers:
+    def began(self, exchange: Exchange) -> None:
+        """Tell the watchers."""
+        self._tell(self._began, exchange)
+
+    def changed(self, exchange: Exchange) -> None:
+        """Tell the watchers."""
+        self._tell(self._changed, exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Tell the watchers."""
+        self._tell(self._ended, exchange)
+
+    def _tell(self, calls: Sequence[Callable[[Exchange], object]], exchange: Exchange) -> None:
+        """What one of the watchers fails with concerns nobody else."""
+        for call in calls:
             try:
-                getattr(watcher, what)(exchange)
+                call(exchange)
             except Exception:
-                self.log.failure("a watcher of exchanges failed", watcher=type(watcher).__name__)
+                self.log.failure("a watcher of exchanges failed")
 
 
 class Recording:
@@ -216,7 +226,8 @@ class Recording:
             self._bug()
             return
         if error and self._connected is None and not self._waiting:
-            self._new(b"", self._recorder.seconds())
+            self._begun = self._recorder.seconds()
+            self._new(b"", NO_BODY)
         self._end_all(error)
 
     def left(self) -> None:
@@ -235,6 +246,11 @@ class Recording:
             return
         if self._sending is None and not parser.rest:
             self._begun = self._recorder.seconds()
+            if _is_bare(data):
+                exchange = self._new(data, NO_BODY)
+                exchange.requested = self._begun
+                self._sending = None
+                return
         lead = bytes(parser.rest)
         self._request_events(parser.receive(data), lead + data if lead else data)
 
@@ -255,10 +271,9 @@ class Recording:
                     head = parser.head
                     # One empty line before a request is forgiven and no part of it.
                     body_at = len(head) + (2 if data[:2] == b"\r\n" else 0)
-                    self._new(head, self._begun)
-                    assert self._sending is not None
+                    exchange = self._new(head, Body(self._recorder.max_body))
                     if event.length is None:
-                        self._sending.request_wire = Body(self._recorder.max_body)
+                        exchange.request_wire = Body(self._recorder.max_body)
                     self._held = event.websocket
                 elif isinstance(event, End):
                     ended = True
@@ -280,15 +295,28 @@ class Recording:
                 self._begun = self._recorder.seconds()
             events = parser.next_request()
 
-    def _new(self, head: bytes, began: float) -> Exchange:
-        exchange = self._recorder.exchange(self, began, head)
+    def _new(self, head: bytes, body: Body) -> Exchange:
+        """An exchange, begun when its first byte came."""
+        recorder = self._recorder
+        exchange = Exchange(
+            recorder.new_id(),
+            self.tunnel,
+            self.target,
+            self.visitor,
+            recorder.now() - (recorder.seconds() - self._begun),
+            self._begun,
+            RequestHead(head),
+            body,
+            Body(recorder.max_body),
+            self.replay_of,
+        )
         if self._connecting is not None:
             self._tell_connecting(exchange)
         self._sending = exchange
         self._waiting.append(exchange)
         if head and len(self._waiting) == 1:
             self._responses.expect(head[: head.index(b" ")])
-        self._recorder.tell("began", exchange)
+        self._recorder.began(exchange)
         return exchange
 
     def _tell_connecting(self, exchange: Exchange) -> None:
@@ -332,8 +360,9 @@ class Recording:
         if exchange.answered is None:
             exchange.answered = self._recorder.seconds()
         exchange.response = ResponseHead(self._responses.head)
-        self._recorder.tell("changed", exchange)
+        self._recorder.changed(exchange)
         if response.status == 101:
+            exchange.frames = Frames(self._recorder.max_body)
             self._outgoing, self._incoming = MessageReader(), MessageReader()
             before, behind = self._requests.take_rest(), self._responses.take_rest()
             if before:
@@ -349,7 +378,7 @@ class Recording:
         moment = self._recorder.seconds()
         for opcode, text, size, compressed in found:
             exchange.frames.add(Frame(sent, opcode, text, size, moment, compressed))
-        self._recorder.tell("changed", exchange)
+        self._recorder.changed(exchange)
 
     # Ends
 
@@ -359,8 +388,8 @@ class Recording:
             return
         self._waiting.popleft()
         exchange.state = State.COMPLETE
-        self._recorder.tell("ended", exchange)
-        behind = self._responses.take_rest()
+        self._recorder.ended(exchange)
+        behind = self._responses.take_rest() if self._responses.rest else b""
         if self._waiting:
             method = self._waiting[0].request.method
             self._responses.expect(method.encode("latin-1"))
@@ -386,13 +415,14 @@ class Recording:
                 exchange.state, exchange.error = State.FAILED, error
             if exchange.ended is None:
                 exchange.ended = moment
-            self._recorder.tell("ended", exchange)
+            self._recorder.ended(exchange)
 
     def _unreadable(self, error: str, data: bytes, sent: bool) -> None:
         """What passes from here on cannot be told."""
         exchange = self._waiting[0] if self._waiting else None
         if exchange is None:
-            exchange = self._new(b"", self._recorder.seconds())
+            self._begun = self._recorder.seconds()
+            exchange = self._new(b"", Body(self._recorder.max_body))
             held = bytes(self._requests.rest) if sent else b""
             (exchange.request_body if sent else exchange.response_body).add(held + data)
         self._end_all(error)
@@ -401,3 +431,14 @@ class Recording:
         """It is a fault of ours, of which what passes must not suffer."""
         self._recorder.log.failure("a recording failed")
         self._end_all("it could not be recorded")
+
+
+def _is_bare(data: bytes) -> bool:
+    """Whether bytes are one request's head and no body follows, as of most requests.
+
+    To parse it as well would take ten times as long.
+    """
+    if data.find(b"\r\n\r\n") != len(data) - 4 or _LINE.match(data) is None:
+        return False
+    lower = data.lower()
+    return not (LENGTH in lower or CODING in lower or UPGRADE in lower)

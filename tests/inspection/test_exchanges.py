@@ -18,9 +18,7 @@ from exposr_tx.inspection.exchanges import (
 
 
 def exchange(head: bytes, target: str = "http://localhost:3000/") -> Exchange:
-    return Exchange(
-        "1", "mine", target, "192.0.2.1", 0.0, 0.0, RequestHead(head), Body(), Body(), Frames()
-    )
+    return Exchange("1", "mine", target, "192.0.2.1", 0.0, 0.0, RequestHead(head), Body(), Body())
 
 
 class BodyTests(SynchronousTestCase):
