@@ -212,7 +212,7 @@ class Exchanges:
         destination: Destination,
         clock: IReactorTime,
         events: Events,
-        record: Callable[[str], Recording | None] = lambda visitor: None,
+        record: Callable[[str], Recording | None] | None = None,
     ) -> None:
         self._connection = connection
         self._destination = destination
@@ -266,8 +266,8 @@ class Exchanges:
 
     async def _asked(self, message: RequestMessage) -> ResponseMessage:
         request = self._destination.request(message)
-        recording = self._record(_without_port(message.remote))
-        if recording is not None:
+        recording = None
+        if self._record is not None and (recording := self._record(_host(message.remote))):
             recording.sent(request)
         connections = _Connections(message, request, recording)
         working: Deferred[Any] = self._destination.connect(connections)
@@ -293,6 +293,6 @@ class Exchanges:
                 call.cancel()
 
 
-def _without_port(address: str) -> str:
-    """``ip:port`` without its port."""
+def _host(address: str) -> str:
+    """Of ``ip:port``."""
     return address.rpartition(":")[0].strip("[]") or address

@@ -52,7 +52,8 @@ class Gate:
     def usher_out(self) -> None:
         """End the HTTP connections that wait for another request: nothing runs on them."""
         for protocol in list(self._inside.values()):
-            channel: Any = getattr(protocol, "_channel", protocol)
+            inner: Any = getattr(protocol, "wrappedProtocol", protocol)  # of one that is recorded
+            channel: Any = getattr(inner, "_channel", inner)
             idle = isinstance(channel, HTTPChannel) and not channel.requests
             if idle and getattr(channel.transport, "connected", False):
                 channel.loseConnection()

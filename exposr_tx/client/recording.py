@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from exposr_tx.client.target import Target
+from exposr_tx.errors import BadInput
 from exposr_tx.inspection.folder import HarFolder
 from exposr_tx.inspection.recorder import Recorder, Recording
 from exposr_tx.inspection.redaction import Redaction
+from exposr_tx.options import EnvironOptions
 
 __all__ = ["har_folder", "recordings"]
 
 
 def har_folder(
-    options: Mapping[str, Any], name: str, warn: Callable[[str], object]
+    options: EnvironOptions, name: str, warn: Callable[[str], object]
 ) -> HarFolder | None:
     """The folder that options name, ready to be written to; None where they name none.
 
@@ -22,7 +23,7 @@ def har_folder(
     Raises BadInput where it cannot be written to.
     """
     path = options[name]
-    if path is None:
+    if not path:
         return None
     folder = HarFolder(
         path,
@@ -31,7 +32,10 @@ def har_folder(
         options[f"{name}-max-files"],
         options[f"{name}-max-size"],
     )
-    folder.open()
+    try:
+        folder.open()
+    except BadInput as error:
+        raise BadInput(f"{options.given[name]} {error}") from None
     return folder
 
 

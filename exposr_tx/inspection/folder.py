@@ -92,7 +92,8 @@ class HarFolder:
             os.unlink(name, dir_fd=self._folder)
         except OSError as error:
             raise BadInput(
-                f"HAR files cannot be written to {self.path!r}: {error.strerror}"
+                f"{self.path!r}: HAR files cannot be written there ({error.strerror}); "
+                "name a folder that you may write to"
             ) from None
 
     def close(self) -> None:

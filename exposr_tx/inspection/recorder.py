@@ -88,7 +88,7 @@ class Recorder:
     ) -> Recording:
         """A recording of one connection to a target; made when it is about to be connected.
 
-        :param target: its URL.
+        :param target: its URL; "" where the program itself is the target.
         :param visitor: the address where the tunnel's stream comes from.
         :param replay_of: the id of the exchange that is repeated.
         """
