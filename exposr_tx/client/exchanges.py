@@ -282,9 +282,8 @@ class Exchanges:
         try:
             answer: ResponseMessage = await working
             return answer
-        except Exception:
-            if late:
-                error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s")
+        except Exception as raised:
+            error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s") if late else raised
             if recording is not None:
                 recording.ended(str(error) or type(error).__name__)
             raise error from None
