@@ -36,7 +36,9 @@ __all__ = [
     "network",
     "port",
     "port_range",
+    "positive",
     "seconds",
+    "size",
     "url",
 ]
 
@@ -44,6 +46,9 @@ T = TypeVar("T")
 
 _TRUE = frozenset({"1", "true", "on", "yes", "enable", "enabled"})
 _FALSE = frozenset({"0", "false", "off", "no", "disable", "disabled"})
+
+#: Letters of sizes, and the powers of two that they stand for.
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 
 # These end the program; they come after everything that changes what they print.
 _LAST = ("help", "version")
@@ -64,6 +69,21 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError("must be a whole number, 0 or more")
     return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError("must be a whole number, 1 or more")
+    return int(text)
+
+
+def size(text: str) -> int:
+    """A number of bytes, 1 or more; K, M and G stand for KiB, MiB and GiB."""
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _UNITS or not (number.isascii() and number.isdigit() and int(number)):
+        raise ValueError("must be a number of bytes, 1 or more, like 65536, 64K, 10M or 2G")
+    return int(number) << _UNITS[unit]
 
 
 def seconds(text: str) -> float:

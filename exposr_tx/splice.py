@@ -115,20 +115,27 @@ class Side(Protocol):
 class Splice:
     """Joins two sides that are connected.
 
-    :param on_end: called once, when both have ended; only then are bytes counted.
+    :param on_end: called once, when both have ended.
+    :param counts: whether anybody will ask the sides how much they have received.
     """
 
-    def __init__(self, a: Side, b: Side, on_end: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        a: Side,
+        b: Side,
+        on_end: Callable[[], object] | None = None,
+        counts: bool = True,
+    ) -> None:
         self._sides = (a, b)
         self._on_end = on_end
+        self._counts = counts
 
     def start(self) -> None:
         """Let the bytes flow; where one side has ended meanwhile, end the other."""
         a, b = self._sides
         if a.alive and b.alive:
-            counts = self._on_end is not None
-            a.join(b, self._lost, counts)
-            b.join(a, self._lost, counts)
+            a.join(b, self._lost, self._counts)
+            b.join(a, self._lost, self._counts)
             # Only now: resuming may deliver at once, and end what is being joined.
             a.resumeProducing()
             b.resumeProducing()

@@ -51,14 +51,17 @@ ALLOWED: dict[str, set[str]] = {
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
     "api": {"accounts", "tunnels", "routing", "inmemory"},
-    "client": {"wire", "splice", "transport", "options", "memory", "monotonic"},
+    "inspection": {"wire"},
+    "client": {
+        *("wire", "splice", "transport", "inspection", "options", "memory", "monotonic"),
+    },
     "server_options": {"options"},
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "options"},
-    "scripts": SERVER | {"backstream", "client", "options"},
-    "testing": SERVER | SERVER_EDGE | {"client", "options"},
+    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "options"},
+    "scripts": SERVER | {"backstream", "client", "inspection", "options"},
+    "testing": SERVER | SERVER_EDGE | {"client", "inspection", "options"},
 }
 #: What only some rooms may import from outside.
 OUTSIDE = {

@@ -20,7 +20,9 @@ from exposr_tx.options import (
     network,
     port,
     port_range,
+    positive,
     seconds,
+    size,
     url,
 )
 
@@ -193,6 +195,8 @@ class CoercionTests(SynchronousTestCase):
         self.assertEqual(port_range("20000-20100"), (20000, 20100))
         self.assertEqual(port_range("7"), (7, 7))
         self.assertEqual(seconds("0.5"), 0.5)
+        self.assertEqual([size(text) for text in ("7", "64k", "2G")], [7, 65536, 2 << 30])
+        self.assertEqual(positive("007"), 7)
         self.assertEqual(endpoint("8080"), "tcp:8080")
         self.assertEqual(endpoint("unix:/x"), "unix:/x")
         self.assertEqual(url("http")("http://h:1/p"), "http://h:1/p")
@@ -202,6 +206,8 @@ class CoercionTests(SynchronousTestCase):
         for parse, texts in (
             (boolean, ["", "2", "ja"]),
             (count, ["", "-1", "1.5", "٣", "1_0"]),
+            (positive, ["", "0", "-1", "1.5", "٣"]),
+            (size, ["", "0", "0K", "K", "1T", "1.5M", "1KB", "-1", "٣"]),
             (seconds, ["", "-1", "inf", "nan", "x"]),
             (port, ["", "65536", "-1", "+1", "٣"]),
             (port_range, ["", "0", "9-8", "1-", "-1", "1-2-3", "1-70000"]),
@@ -216,7 +222,8 @@ class CoercionTests(SynchronousTestCase):
     @given(st.text())
     def test_any_text(self, text: str) -> None:
         """No text makes a coercion fail in another way."""
-        for parse in (boolean, count, seconds, port, port_range, network, endpoint, url("http")):
+        plain = (boolean, count, positive, size, seconds, port, port_range, network, endpoint)
+        for parse in (*plain, url("http")):
             try:
                 parse(text)
             except ValueError as problem:

@@ -8,6 +8,7 @@ a server that answers 403 ends it too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,10 +23,12 @@ from exposr_tx.backstream.options import ClientOptions
 from exposr_tx.client.backoff import Backoff
 from exposr_tx.client.exchanges import Destination, Exchanges
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.recording import recordings
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
+from exposr_tx.inspection.recorder import Recorder, Recording
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket import JsonConnection, UpgradeRefused, connect_backstream
 from exposr_tx.wire.backstream import RequestMessage
@@ -62,10 +65,18 @@ class BackstreamClient:
     """One run of the command.
 
     :param random: the jitter's.
+    :param recorder: told what passes between here and the destination.
     :ivar stopped: whether it was asked to stop.
     """
 
-    def __init__(self, reactor: Any, options: ClientOptions, log: Log, random: Random) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        log: Log,
+        random: Random,
+        recorder: Recorder | None = None,
+    ) -> None:
         source = urlsplit(options["src"])
         secure = source.scheme in ("https", "wss")
         after = options["src"].split("://", 1)[1].partition("#")[0]
@@ -99,7 +110,12 @@ class BackstreamClient:
             b"target",
             query=there.query.encode(),
         )
-        self._forward = Forward(connector.connect, self._destination_failed, lambda: rules)
+        self._record: Callable[[str], Recording | None] | None = None
+        if recorder is not None:
+            self._record = recordings(recorder, lambda: "", lambda: target)
+        self._forward = Forward(
+            connector.connect, self._destination_failed, lambda: rules, self._record
+        )
         self._destination = Destination(connector.connect, target.authority, there.query)
 
     def __repr__(self) -> str:
@@ -193,7 +209,9 @@ class BackstreamClient:
             self._waiting = None
 
     def _reader(self, connection: JsonConnection) -> Exchanges:
-        return Exchanges(connection, self._destination, self._reactor, _Lines(self._log))
+        return Exchanges(
+            connection, self._destination, self._reactor, _Lines(self._log), self._record
+        )
 
     def _failed(self, error: Exception) -> None:
         """Once for each kind of failure, not for each attempt."""

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from twisted.python import usage
 
 from exposr_tx import __version__
+from exposr_tx.client.folder_options import folder_parameters
 from exposr_tx.options import EnvironOptions, choice, comma_list, network, seconds, url
 from exposr_tx.wire.backstream import is_field
 
@@ -222,7 +223,7 @@ class ClientOptions(CommandOptions):
         *_log_parameters(None),
         ["src", "s", None, "The server's URL.", plain_url("http", "https", "ws", "wss")],
         ["dst", "d", None, "The local application's URL.", plain_url("http", "https")],
-        ["output", "o", None, "Folder for HAR files (not in this version: refused)."],
+        *folder_parameters("output", "o"),
         ["server-ca", None, None, "A PEM file with the authorities of the server."],
         ["target-ca", None, None, "A PEM file with the authorities of an https: destination."],
     ]
@@ -250,8 +251,6 @@ class ClientOptions(CommandOptions):
         for name, variable in (("src", "SRC_URL"), ("dst", "DST_URL")):
             if self[name] is None:
                 raise usage.UsageError(f"--{name}: is needed (or {self.prefix}{variable})")
-        if self["output"] is not None:
-            raise self.error("output", "this version writes no HAR files; leave it out")
 
 
 class Top(CommandOptions):

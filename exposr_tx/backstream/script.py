@@ -62,12 +62,16 @@ def _serve(reactor: Any, options: ServeOptions, log: Any, output: Any) -> int:
 
 def _connect(reactor: Any, options: ClientOptions, log: Any, output: Any) -> int:
     from exposr_tx.backstream.client import BackstreamClient
+    from exposr_tx.client.recording import har_folder
+    from exposr_tx.inspection.recorder import Recorder
     from exposr_tx.memory import keep_freed_memory
     from exposr_tx.monotonic import use_monotonic_time
 
     keep_freed_memory()
     use_monotonic_time(reactor)
-    client = BackstreamClient(reactor, options, log, SystemRandom())
+    folder = har_folder(options, "output", log.warn)
+    recorder = None if folder is None else Recorder([folder], max_body=options["output-max-body"])
+    client = BackstreamClient(reactor, options, log, SystemRandom(), recorder)
     output.start()
     status = FAILED
 
@@ -93,5 +97,7 @@ def _connect(reactor: Any, options: ClientOptions, log: Any, output: Any) -> int
 
     reactor.callLater(0, begin)
     reactor.run()
+    if folder is not None:
+        folder.close()
     output.stop()
     return status

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
+from exposr_tx.inspection.recorder import Recording
 from exposr_tx.wire.backstream import (
     HOP,
     MAX_RESPONSE_BODY,
@@ -78,9 +79,12 @@ class _Connection(TwistedProtocol):
 
     transport: Any
 
-    def __init__(self, message: RequestMessage, request: bytes) -> None:
+    def __init__(
+        self, message: RequestMessage, request: bytes, recording: Recording | None
+    ) -> None:
         self._message = message
         self._request = request
+        self._recording = recording
         self._parser = ResponseParser()
         self._parser.expect(message.method.encode("ascii"))
         self._response: Response | None = None
@@ -90,11 +94,15 @@ class _Connection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         request, self._request = self._request, b""
+        if self._recording is not None:
+            self._recording.connected()
         self.transport.write(request)
 
     def dataReceived(self, data: bytes) -> None:
         if self.answer.called:
             return
+        if self._recording is not None:
+            self._recording.received(data)
         try:
             self._take(self._parser.receive(data))
         except RemoteProtocolError as error:
@@ -103,6 +111,8 @@ class _Connection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.answer.called:
             return
+        if self._recording is not None and reason.check(ConnectionDone):
+            self._recording.ended()
         try:
             self._take(self._parser.receive_eof() if reason.check(ConnectionDone) else [])
         except RemoteProtocolError:
@@ -153,12 +163,15 @@ class _Connection(TwistedProtocol):
 class _Connections(Factory):
     noisy = False
 
-    def __init__(self, message: RequestMessage, request: bytes) -> None:
+    def __init__(
+        self, message: RequestMessage, request: bytes, recording: Recording | None
+    ) -> None:
         self._message = message
         self._request = request
+        self._recording = recording
 
     def buildProtocol(self, addr: object) -> _Connection:
-        return _Connection(self._message, self._request)
+        return _Connection(self._message, self._request, self._recording)
 
 
 class Events(Protocol):
@@ -187,15 +200,25 @@ class Connection(Protocol):
 
 
 class Exchanges:
-    """The requests of one connection to a server that speaks JSON."""
+    """The requests of one connection to a server that speaks JSON.
+
+    :param record: gives an exchange's recording, by the visitor's address; None where it is not
+        to be recorded.
+    """
 
     def __init__(
-        self, connection: Connection, destination: Destination, clock: IReactorTime, events: Events
+        self,
+        connection: Connection,
+        destination: Destination,
+        clock: IReactorTime,
+        events: Events,
+        record: Callable[[str], Recording | None] | None = None,
     ) -> None:
         self._connection = connection
         self._destination = destination
         self._clock = clock
         self._events = events
+        self._record = record
         self._responses = Responses()
         self._running: set[Deferred[Any]] = set()
         self._over = False
@@ -243,7 +266,11 @@ class Exchanges:
 
     async def _asked(self, message: RequestMessage) -> ResponseMessage:
         request = self._destination.request(message)
-        working: Deferred[Any] = self._destination.connect(_Connections(message, request))
+        recording = None
+        if self._record is not None and (recording := self._record(_host(message.remote))):
+            recording.sent(request)
+        connections = _Connections(message, request, recording)
+        working: Deferred[Any] = self._destination.connect(connections)
         working.addCallback(lambda connection: connection.answer)
         late: list[bool] = []
 
@@ -255,10 +282,16 @@ class Exchanges:
         try:
             answer: ResponseMessage = await working
             return answer
-        except Exception:
-            if late:
-                raise TargetTimeout(f"no answer within {TIME_LIMIT:g} s") from None
-            raise
+        except Exception as raised:
+            error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s") if late else raised
+            if recording is not None:
+                recording.ended(str(error) or type(error).__name__)
+            raise error from None
         finally:
             if call.active():
                 call.cancel()
+
+
+def _host(address: str) -> str:
+    """Of ``ip:port``."""
+    return address.rpartition(":")[0].strip("[]") or address

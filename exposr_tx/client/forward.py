@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
 from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
+from exposr_tx.inspection.recorder import Recording
 from exposr_tx.interfaces import IReusable
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.stream import Stream
@@ -45,13 +46,17 @@ class StreamSide(Side):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._connecting = self._forward.connect(TARGETS)
+        self._connecting = self._forward.connect(self._targets())
         self._connecting.addCallbacks(self._connected, self._failed)
+
+    def _targets(self) -> Factory:
+        return TARGETS
 
     def _connected(self, target: Side) -> None:
         self._connecting = None
         self._forward.reached()
-        Splice(self, target).start()
+        # Only streams that speak v2 are asked how much has passed: see end_idle.
+        Splice(self, target, counts=isinstance(self.transport, V2Stream)).start()
 
     def _failed(self, reason: Failure) -> None:
         self._connecting = None
@@ -118,6 +123,71 @@ class Targets(Factory):
 TARGETS = Targets()
 
 
+class RecordedStreamSide(StreamSide):
+    """A stream that is recorded, as the target gets it."""
+
+    def __init__(self, forward: Forward, recording: Recording) -> None:
+        super().__init__(forward)
+        self.recording = recording
+
+    def dataReceived(self, data: bytes) -> None:
+        self.recording.sent(data)
+        super().dataReceived(data)
+
+    def _targets(self) -> Factory:
+        return RecordedTargets(self.recording)
+
+    def _connected(self, target: Side) -> None:
+        self.recording.connected()
+        super()._connected(target)
+
+    def _failed(self, reason: Failure) -> None:
+        # Which request has failed is what its user wants to know; it waits in the stream.
+        self.resumeProducing()
+        self.recording.ended(f"the target cannot be connected: {reason.getErrorMessage()}")
+        super()._failed(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.recording.left()
+        super().connectionLost(reason)
+
+
+class RecordedRewritingSide(RewritingSide, RecordedStreamSide):
+    """The same of requests that are rewritten: as the target gets them."""
+
+    def __init__(self, forward: Forward, rewriter: RequestRewriter, recording: Recording) -> None:
+        RecordedStreamSide.__init__(self, forward, recording)
+        self._rewriter = rewriter
+
+
+class RecordedTarget(Side):
+    """A target's side that is recorded."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def dataReceived(self, data: bytes) -> None:
+        self._recording.received(data)
+        super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        broke = "" if reason.check(ConnectionDone) else reason.getErrorMessage()
+        self._recording.ended(broke and f"the target's connection broke: {broke}")
+        super().connectionLost(reason)
+
+
+class RecordedTargets(Factory):
+    """Makes the other side of a splice that is recorded."""
+
+    noisy = False
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def buildProtocol(self, addr: object) -> RecordedTarget:
+        return RecordedTarget(self._recording)
+
+
 class Forward(Factory):
     """Makes the protocols of streams that go to one target.
 
@@ -125,6 +195,8 @@ class Forward(Factory):
         its name is looked up each time.
     :param rules: how requests are rewritten, asked for each stream; None lets bytes pass.
     :param on_failure: told when the target cannot be connected, once until it can again.
+    :param record: gives a stream's recording, by the address where the stream comes from; None
+        where it is not to be recorded.
     """
 
     noisy = False
@@ -134,17 +206,25 @@ class Forward(Factory):
         connect: Callable[[IProtocolFactory], Deferred[Any]],
         on_failure: Callable[[Failure], object],
         rules: Callable[[], Rules | None] = lambda: None,
+        record: Callable[[str], Recording | None] | None = None,
     ) -> None:
         self.connect = connect
         self._rules = rules
+        self._record = record
         self._on_failure = on_failure
         self._down = False
 
     def buildProtocol(self, addr: IAddress | None) -> StreamSide:
         rules = self._rules()
-        if rules is None:
-            return StreamSide(self)
-        return RewritingSide(self, RequestRewriter(rules))
+        rewriter = None if rules is None else RequestRewriter(rules)
+        recording = None
+        if self._record is not None:
+            recording = self._record(getattr(addr, "host", ""))
+        if recording is not None:
+            if rewriter is not None:
+                return RecordedRewritingSide(self, rewriter, recording)
+            return RecordedStreamSide(self, recording)
+        return StreamSide(self) if rewriter is None else RewritingSide(self, rewriter)
 
     def reached(self) -> None:
         self._down = False

@@ -58,7 +58,8 @@ class Gate:
             if kept is not None:
                 kept.end_idle()
                 continue
-            channel: Any = getattr(protocol, "_channel", protocol)
+            inner: Any = getattr(protocol, "wrappedProtocol", protocol)  # of one that is recorded
+            channel: Any = getattr(inner, "_channel", inner)
             idle = isinstance(channel, HTTPChannel) and not channel.requests
             if idle and getattr(channel.transport, "connected", False):
                 channel.loseConnection()

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 import exposr_tx
+from exposr_tx.client.folder_options import folder_parameters
 from exposr_tx.options import EnvironOptions, choice, count, url
 
 __all__ = ["ExposrOptions"]
@@ -124,6 +125,7 @@ class Connect(Command):
             "host,referer,origin",
             "With --http-mode: headers in which the public host becomes the target's.",
         ],
+        *folder_parameters("record", None),
     ]
     lists = frozenset({"http-header-replace", "http-header-rewrite"})
 

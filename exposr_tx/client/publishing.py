@@ -15,10 +15,13 @@ from exposr_tx.client.endpoint import GRACE
 from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
+from exposr_tx.client.recorded import RecordedFactory
+from exposr_tx.client.recording import recordings
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
+from exposr_tx.inspection.recorder import Recorder
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
@@ -39,6 +42,7 @@ def listen(
     events: Events | None = None,
     grace: float = GRACE,
     share: SharedConnections | None = None,
+    recorder: Recorder | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -54,6 +58,7 @@ def listen(
     :param events: told what happens.
     :param grace: seconds for streams that run when the port is closed.
     :param share: given to several calls, their tunnels share connections to the server.
+    :param recorder: told what passes, where that is HTTP.
     :param environ: where variables are looked up, the process's unless given.
     :param reactor: the installed one unless given.
     :return: fires with the port when the first connection is open. Errbacks with
@@ -67,7 +72,11 @@ def listen(
         )
     except ExposrError:
         return fail()
-    return endpoint.publish(factory)
+    if recorder is None or kind != "http":
+        return endpoint.publish(factory)
+    name, watched = _Name(tunnel), recorder
+    recorded = RecordedFactory(factory, lambda peer: watched.recording(name.get(), "", peer))
+    return endpoint.publish(recorded).addCallback(name.known)
 
 
 def connect(
@@ -80,6 +89,7 @@ def connect(
     events: Events | None = None,
     grace: float = GRACE,
     share: SharedConnections | None = None,
+    recorder: Recorder | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -110,7 +120,24 @@ def connect(
             problem=reason.getErrorMessage(),
         )
 
-    return endpoint.publish(Forward(joined.connect, failed))
+    name = _Name(tunnel)
+    record = None if recorder is None else recordings(recorder, name.get, lambda: goal)
+    forward = Forward(joined.connect, failed, record=record)
+    return endpoint.publish(forward).addCallback(name.known)
+
+
+class _Name:
+    """A tunnel's name, which may be invented by the time that it is connected."""
+
+    def __init__(self, tunnel: str) -> None:
+        self._tunnel = tunnel
+
+    def get(self) -> str:
+        return self._tunnel
+
+    def known(self, port: PublicPort) -> PublicPort:
+        self._tunnel = port.tunnel_id
+        return port
 
 
 def _or_ours(environ: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -27,6 +27,7 @@ from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.recording import har_folder, recordings
 from exposr_tx.client.rest import RestClient
 from exposr_tx.client.rewriting import Rules, replacements
 from exposr_tx.client.settings import SETTINGS, Change, changes
@@ -34,6 +35,7 @@ from exposr_tx.client.target import Target, looks_like_target, parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.errors import BadInput, ExposrError
+from exposr_tx.inspection.recorder import Recorder
 from exposr_tx.memory import keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 
@@ -307,7 +309,14 @@ class Script:
         )
         if command["http-header-replace"] and not command["http-mode"]:
             self._printer.error("--http-header-replace has no effect without --http-mode; add it")
-        factory = Forward(self._connector(own, trust), self._target_failed, _rules(own, command))
+        folder = har_folder(command, "record", self._printer.error)
+        record = None
+        if folder is not None:
+            recorder = Recorder([folder], max_body=command["record-max-body"])
+            record = recordings(recorder, lambda: own.tunnel_id, lambda: own.in_use)
+        factory = Forward(
+            self._connector(own, trust), self._target_failed, _rules(own, command), record
+        )
         endpoint = TunnelEndpoint(
             self._reactor,
             own,
@@ -321,6 +330,8 @@ class Script:
             await self._port.ended
         finally:
             await self._release(own, bool(command["keep"]))
+            if folder is not None:
+                folder.close()
         self._printer.say("Tunnel disconnected")
 
     def _connector(self, own: OwnTunnel, trust: Trust) -> Callable[[Any], Deferred[Any]]:

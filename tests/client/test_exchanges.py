@@ -11,8 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.exchanges import MAX_AT_ONCE, TIME_LIMIT, Destination, Exchanges
+from exposr_tx.inspection.recorder import Recorder
 from exposr_tx.wire.backstream import RequestMessage, ResponseMessage
 from tests.ingress.visiting import Wire
+from tests.inspection.test_recorder import Watching
 
 
 class Rig:
@@ -26,8 +28,14 @@ class Rig:
         self.told: list[str] = []
         self.wires: list[Wire] = []
         self.fault: Exception | None = None
+        self.watching = Watching()
+        recorder = Recorder([self.watching], seconds=self.clock.seconds)
         self.exchanges = Exchanges(
-            self, Destination(self._connect, "app:3000", "d=1"), self.clock, self
+            self,
+            Destination(self._connect, "app:3000", "d=1"),
+            self.clock,
+            self,
+            lambda visitor: recorder.recording("", "http://app:3000/", visitor),
         )
 
     def _connect(self, factory: Any) -> Deferred[Any]:
@@ -203,3 +211,35 @@ class ExchangeTests(SynchronousTestCase):
         self.rig.fault = RuntimeError("odd")
         self.rig.ask()
         self.assertEqual(self.rig.sent[0].code, 502)
+
+
+class RecordedTests(SynchronousTestCase):
+    """What passes between here and the destination is recorded."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+
+    def test_answered(self) -> None:
+        """An exchange as the destination sees it, with its visitor."""
+        self.rig.ask(path="/a b", remote="[2001:db8::7]:51234")
+        self.rig.reply(b"HTTP/1.1 200 OK\r\n\r\nok")
+        self.assertEqual(self.rig.watching.ends, [])
+        self.rig.wires[0].end(ConnectionDone())
+        (exchange,) = self.rig.watching.ends
+        self.assertEqual((exchange.url, exchange.state), ("http://app:3000/a%20b?d=1", "complete"))
+        self.assertEqual(exchange.visitor, "2001:db8::7")
+        self.assertEqual(exchange.response_body.data, b"ok")
+        self.assertIsNotNone(exchange.connected)
+
+    def test_failed(self) -> None:
+        """What the destination does wrong is told: it refuses, breaks off, is too slow."""
+        self.rig.fault = ConnectionRefusedError("nobody there")
+        self.rig.ask("1")
+        self.rig.fault = None
+        self.rig.ask("2")
+        self.rig.wires[0].end(ConnectionLost())
+        self.rig.ask("3")
+        self.rig.clock.advance(TIME_LIMIT)
+        found = [exchange.error for exchange in self.rig.watching.ends]
+        for error, said in zip(found, ("nobody there", "ended before", "no answer"), strict=True):
+            self.assertIn(said, error)

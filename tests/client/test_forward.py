@@ -17,6 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.errors import TargetFailed, TargetRefused, TargetReset
+from exposr_tx.inspection.exchanges import Exchange
+from tests.inspection.test_recorder import GET, OK, started
 from tests.transport.pair import ORIGIN, Pair
 from tests.transport.test_native import NativePair
 
@@ -177,3 +179,72 @@ class ForwardTests(SynchronousTestCase):
         stream, visitor = self.stream(rules=lambda: Rules(b"http", b"t:1"))
         stream.dataReceived(b"\x16\x03\x01\r\n\r\n")
         self.assertTrue(visitor.aborted)
+
+
+class RecordedTests(ForwardTests):
+    """The same, and all that is above, with a recording beside it."""
+
+    def stream(self, **more: Any) -> tuple[Any, Transport]:
+        self.watching, self.recording = started()
+        return super().stream(record=lambda visitor: self.recording, **more)
+
+    def ended(self) -> Exchange:
+        (exchange,) = self.watching.ends
+        return exchange
+
+    def test_recorded(self) -> None:
+        """An exchange is recorded as the target sees it, and when it was connected."""
+        rules = Rules(b"http", b"t:1", rewrite=frozenset({b"host"}))
+        stream, visitor = self.stream(rules=lambda: rules)
+        stream.dataReceived(GET.replace(b"Host: t", b"Host: public"))
+        target = self.connected()
+        target.protocol.dataReceived(OK)
+        self.assertEqual(visitor.value(), OK)
+        exchange = self.ended()
+        self.assertEqual(exchange.request.raw, target.value())
+        self.assertEqual(exchange.request.field(b"Host"), b"t:1")
+        self.assertEqual(exchange.response_body.data, b"ok")
+        self.assertIsNotNone(exchange.connected)
+
+    def test_target_breaks(self) -> None:
+        """A connection that breaks, or ends too early, is told as the reason."""
+        for why, said in ((ConnectionLost(), "connection broke"), (ConnectionDone(), "closed")):
+            stream, _visitor = self.stream()
+            target = self.connected()
+            stream.dataReceived(GET)
+            target.protocol.dataReceived(OK[:-1])
+            target.protocol.connectionLost(Failure(why))
+            self.assertIn(said, self.ended().error)
+
+    def test_visitor_leaves(self) -> None:
+        """A visitor who leaves is told as the reason."""
+        stream, _visitor = self.stream()
+        self.connected()
+        stream.dataReceived(GET)
+        stream.connectionLost(Failure(ConnectionDone()))
+        self.assertIn("visitor left", self.ended().error)
+
+    def test_request_that_found_no_target(self) -> None:
+        """A request that waits in its stream is shown when the target cannot be connected."""
+        watching, recording = started()
+        pair = NativePair()
+        pair.server.open_stream(pair.visitors, ORIGIN)
+        assert pair.client.native is not None
+        pair.client.native._factories[0] = Forward(
+            self.connect, lambda why: None, record=lambda visitor: recording
+        )
+        pair.pump()
+        visitor: Any = pair.visitors.built[0]
+        visitor.transport.write(GET)
+        pair.pump()
+        self.connecting.pop()[1].errback(ConnectionRefusedError("nobody there"))
+        pair.pump()
+        (exchange,) = watching.ends
+        self.assertEqual(exchange.request.raw, GET)
+        self.assertIn("nobody there", exchange.error)
+
+    def test_not_recorded(self) -> None:
+        """A stream may be left out; then nothing stands beside it."""
+        forward = Forward(self.connect, lambda why: None, record=lambda visitor: None)
+        plain = Forward(self.connect, lambda why: None)
+        self.assertIs(type(forward.buildProtocol(None)), type(plain.buildProtocol(None)))

@@ -134,6 +134,11 @@ class Parser:
         """Whether bytes of a head are here that is not complete."""
         return self._state == HEAD and bool(self.rest)
 
+    @property
+    def head(self) -> bytes:
+        """The head read last, as it came."""
+        return self._head
+
     def take_rest(self) -> bytes:
         """The bytes behind the message's end; they are no longer the parser's."""
         rest, self.rest = bytes(self.rest), b""

@@ -1,0 +1,57 @@
+"""Recording as the commands have it: a folder for HAR files, and recordings of streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exposr_tx.client.target import Target
+from exposr_tx.errors import BadInput
+from exposr_tx.inspection.folder import HarFolder
+from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.inspection.redaction import Redaction
+from exposr_tx.options import EnvironOptions
+
+__all__ = ["har_folder", "recordings"]
+
+
+def har_folder(
+    options: EnvironOptions, name: str, warn: Callable[[str], object]
+) -> HarFolder | None:
+    """The folder that options name, ready to be written to; None where they name none.
+
+    :param warn: told what is not recorded, in any thread.
+    Raises BadInput where it cannot be written to.
+    """
+    path = options[name]
+    if not path:
+        return None
+    folder = HarFolder(
+        path,
+        Redaction.parse(options[f"{name}-redact"] or ""),
+        warn,
+        options[f"{name}-max-files"],
+        options[f"{name}-max-size"],
+    )
+    try:
+        folder.open()
+    except BadInput as error:
+        raise BadInput(f"{options.given[name]} {error}") from None
+    return folder
+
+
+def recordings(
+    recorder: Recorder, tunnel: Callable[[], str], target: Callable[[], Target | None]
+) -> Callable[[str], Recording | None]:
+    """What :class:`~exposr_tx.client.forward.Forward` asks for each stream's recording.
+
+    :param tunnel: the tunnel's id.
+    :param target: where its streams go; only what speaks HTTP is recorded.
+    """
+
+    def recording(visitor: str) -> Recording | None:
+        goal = target()
+        if goal is None or not goal.is_http:
+            return None
+        return recorder.recording(tunnel(), goal.url, visitor)
+
+    return recording

@@ -1,0 +1,62 @@
+"""Bodies without their content coding, and bytes as text: for people to read."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zlib
+from typing import Final
+
+__all__ = ["decoded", "text_of"]
+
+#: Bytes that are made of a coded body at most; a small one may stand for gigabytes.
+MAX_DECODED: Final = 1024 * 1024
+_CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
+#: What no text holds.
+_BINARY: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def decoded(data: bytes, coding: str) -> tuple[bytes, bool] | None:
+    """A body, or its beginning, without its codings.
+
+    :param coding: the value of Content-Encoding.
+    :return: the body and whether it is whole; None where the coding is none of ours, or wrong.
+    """
+    whole = True
+    for name in (word.strip() for word in reversed(coding.lower().split(","))):
+        if name in ("", "identity"):
+            continue
+        if name not in ("gzip", "x-gzip", "deflate"):
+            return None
+        inflated = _inflated(data, name)
+        if inflated is None:
+            return None
+        data, ended = inflated
+        whole = whole and ended
+    return data, whole
+
+
+def _inflated(data: bytes, name: str) -> tuple[bytes, bool] | None:
+    # "deflate" should have zlib's frame, and often has not.
+    kinds = (zlib.MAX_WBITS, -zlib.MAX_WBITS) if name == "deflate" else (16 + zlib.MAX_WBITS,)
+    for bits in kinds:
+        inflating = zlib.decompressobj(bits)
+        try:
+            return inflating.decompress(data, MAX_DECODED), inflating.eof
+        except zlib.error:
+            continue
+    return None
+
+
+def text_of(data: bytes, mime: str, whole: bool = True) -> str | None:
+    """Bytes as text, by the charset of their media type or UTF-8; None where they are none.
+
+    :param whole: whether the last character must be.
+    """
+    found = _CHARSET.search(mime)
+    try:
+        decoder = codecs.getincrementaldecoder(found[1] if found else "utf-8")()
+        text = decoder.decode(data, final=whole)
+    except (LookupError, ValueError, TypeError, AssertionError):  # not all codecs are of text
+        return None
+    return None if not isinstance(text, str) or _BINARY.search(text) else text

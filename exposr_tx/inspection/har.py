@@ -1,0 +1,293 @@
+"""Exchanges as HAR 1.2: what browsers' developer tools and many other programs read.
+
+Source: the specification (w3c.github.io/web-performance/specs/HAR/Overview.html). Names
+that begin with ``_`` are additions, as it allows; those of a websocket are Chromium's.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import exposr_tx
+from exposr_tx.inspection.decoding import decoded, text_of
+from exposr_tx.inspection.exchanges import Body, Exchange
+from exposr_tx.inspection.redaction import REDACTED, Redaction
+
+__all__ = ["archive", "entry"]
+
+Object = dict[str, Any]
+
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+#: Header fields up to this length are remembered as they are written.
+MAX_REMEMBERED: Final = 256
+#: What stands for a media type that was not told.
+UNKNOWN: Final = "x-unknown"
+_FORM: Final = "application/x-www-form-urlencoded"
+#: Methods whose requests have a body, be it an empty one.
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+#: Names of Set-Cookie's attributes.
+_ATTRIBUTES: Final = {"path": "path", "domain": "domain", "samesite": "sameSite"}
+_FLAGS: Final = {"httponly": "httpOnly", "secure": "secure"}
+
+
+def archive(exchanges: Iterable[Exchange], redaction: Redaction) -> bytes:
+    """A HAR file.
+
+    :param redaction: what is left out of it.
+    """
+    log = {
+        "version": "1.2",
+        "creator": {"name": "exposr_tx", "version": exposr_tx.__version__},
+        "entries": [entry(exchange, redaction) for exchange in exchanges],
+    }
+    return _JSON.encode({"log": log}).encode("ascii") + b"\n"
+
+
+def entry(exchange: Exchange, redaction: Redaction) -> Object:
+    """One exchange as an entry of a HAR file."""
+    timings, start = _timings(exchange)
+    made: Object = {
+        "startedDateTime": _moment(exchange.started - exchange.began + start),
+        "time": round(sum(part for part in timings.values() if part > 0), 3),
+        "request": _request(exchange, redaction),
+        "response": _response(exchange, redaction),
+        "cache": {},
+        "timings": timings,
+        "_tunnel": exchange.tunnel,
+        "_visitor": exchange.visitor,
+    }
+    if exchange.is_websocket:
+        made["_resourceType"] = "websocket"
+        made["_webSocketMessages"] = _messages(exchange, redaction)
+        if exchange.frames.lost:
+            made["comment"] = f"without the first {exchange.frames.lost} messages"
+    if exchange.replay_of:
+        made["_replayOf"] = exchange.replay_of
+    if exchange.error:
+        made["_error"] = made["comment"] = exchange.error
+    return made
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _timings(exchange: Exchange) -> tuple[dict[str, float], float]:
+    """Milliseconds of each step, and the moment when the first one began."""
+    began = exchange.began
+    start = began if exchange.connecting is None else min(began, exchange.connecting)
+    known = (exchange.ended, exchange.answered, exchange.requested, exchange.connected, began)
+    last = max(moment for moment in known if moment is not None)
+    answered = last if exchange.answered is None else exchange.answered
+    requested = answered if exchange.requested is None else exchange.requested
+    connected, connect = began, -1.0
+    if exchange.connecting is not None:
+        connected = last if exchange.connected is None else exchange.connected
+        connect = connected - exchange.connecting
+    timings = {
+        "blocked": -1.0,
+        "dns": -1.0,
+        "connect": connect,
+        "send": requested - max(began, connected),
+        "wait": answered - max(requested, connected),
+        "receive": last - answered,
+        "ssl": -1.0,
+    }
+    return {
+        name: part if part == -1.0 else round(max(part, 0.0) * 1000, 3)
+        for name, part in timings.items()
+    }, start
+
+
+def _text(value: bytes) -> str:
+    """A field's value, which is UTF-8 or anything."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _headers(fields: Iterable[tuple[bytes, bytes]], redaction: Redaction) -> list[Object]:
+    return [
+        _header(pair, redaction) if len(pair[1]) < MAX_REMEMBERED else _new_header(pair, redaction)
+        for pair in fields
+    ]
+
+
+def _new_header(pair: tuple[bytes, bytes], redaction: Redaction) -> Object:
+    name = pair[0].decode("latin-1")
+    return {"name": name, "value": redaction.field(name, _text(pair[1]))}
+
+
+#: Most fields come again and again. Made anew they cost a third of the whole entry.
+_header: Final = lru_cache(4096)(_new_header)
+
+
+def _request(exchange: Exchange, redaction: Redaction) -> Object:
+    head = exchange.request
+    fields = head.fields
+    cookies = []
+    for key, value in fields:
+        if key.lower() == b"cookie":
+            cookies += _cookies(_text(value), redaction)
+    made: Object = {
+        "method": head.method,
+        "url": redaction.url(exchange.url),
+        "httpVersion": head.version,
+        "cookies": cookies,
+        "headers": _headers(fields, redaction),
+        "queryString": [
+            _pair(name, value, redaction)
+            for name, value in parse_qsl(head.target.partition("?")[2], keep_blank_values=True)
+        ],
+        "headersSize": len(head.raw) or -1,
+        "bodySize": exchange.request_wire.size,
+    }
+    if exchange.request_body.size or head.method in _WITH_BODY:
+        made["postData"] = _post_data(exchange, redaction)
+    if exchange.request_trailers:
+        made["_trailers"] = _headers(exchange.request_trailers, redaction)
+    return made
+
+
+def _pair(name: str, value: str, redaction: Redaction) -> Object:
+    secret = value and redaction.is_secret_parameter(name)
+    return {"name": name, "value": REDACTED if secret else value}
+
+
+def _cookies(text: str, redaction: Redaction) -> list[Object]:
+    """The pairs of a Cookie field, or the first of a Set-Cookie."""
+    secret = redaction.is_secret("cookie")
+    found = []
+    for pair in text.split(";"):
+        name, equals, value = pair.strip().partition("=")
+        if equals:
+            hidden = secret or redaction.is_secret(name)
+            found.append({"name": name, "value": REDACTED if hidden and value else value})
+    return found
+
+
+def _set_cookie(text: str, redaction: Redaction) -> list[Object]:
+    first, _, rest = text.partition(";")
+    found = _cookies(first, redaction)
+    for cookie in found:
+        for attribute in rest.split(";"):
+            name, _, value = attribute.strip().partition("=")
+            name = name.lower()
+            if name in _FLAGS:
+                cookie[_FLAGS[name]] = True
+            elif name in _ATTRIBUTES:
+                cookie[_ATTRIBUTES[name]] = value
+            elif name == "expires":
+                try:
+                    cookie["expires"] = parsedate_to_datetime(value).isoformat()
+                except ValueError:
+                    pass  # it is no date
+    return found
+
+
+def _post_data(exchange: Exchange, redaction: Redaction) -> Object:
+    mime = _text(exchange.request.field(b"content-type")) or UNKNOWN
+    made: Object = {"mimeType": mime, "params": []}
+    coding = _text(exchange.request.field(b"content-encoding"))
+    made |= _contents(exchange.request_body, mime, coding, redaction)[0]
+    if mime.partition(";")[0].strip().lower() == _FORM and "encoding" not in made:
+        made["params"] = [
+            _pair(name, value, redaction)
+            for name, value in parse_qsl(made["text"], keep_blank_values=True)
+        ]
+    return made
+
+
+def _contents(body: Body, mime: str, coding: str, redaction: Redaction) -> tuple[Object, int]:
+    """A body's text, or its bytes in base64; and how many bytes the body has, decoded."""
+    data, whole, comments = body.data, not body.truncated, []
+    size = body.size
+    if body.truncated:
+        comments.append(f"the first {body.kept} of {body.size} bytes")
+    if coding and data:
+        inflated = decoded(data, coding)
+        if inflated is None:
+            comments.append(f"in the coding {coding}, as it passed")
+        else:
+            data, ended = inflated
+            size = len(data)
+            if whole and not ended:
+                comments.append(f"the first {size} bytes of what it decodes to")
+            whole = whole and ended
+    text = text_of(data, mime, whole)
+    made: Object
+    if text is None:
+        made = {"text": b64encode(data).decode("ascii"), "encoding": "base64"}
+    else:
+        made = {"text": redaction.body(text, mime)}
+    if comments:
+        made["comment"] = "; ".join(comments)
+    return made, size
+
+
+def _response(exchange: Exchange, redaction: Redaction) -> Object:
+    head, body = exchange.response, exchange.response_body
+    if head is None:
+        return {
+            "status": 0,
+            "statusText": "",
+            "httpVersion": "",
+            "cookies": [],
+            "headers": [],
+            "content": {"size": 0, "mimeType": UNKNOWN},
+            "redirectURL": "",
+            "headersSize": -1,
+            "bodySize": -1,
+        }
+    mime = _text(head.field(b"content-type")) or UNKNOWN
+    content: Object = {"size": 0, "mimeType": mime}
+    if body.size:
+        coding = _text(head.field(b"content-encoding"))
+        contents, content["size"] = _contents(body, mime, coding, redaction)
+        size = content["size"]
+        if size > body.size:
+            content["compression"] = size - body.size
+        content |= contents
+    fields = head.fields
+    cookies = []
+    for key, value in fields:
+        if key.lower() == b"set-cookie":
+            cookies += _set_cookie(_text(value), redaction)
+    made = {
+        "status": head.status,
+        "statusText": head.reason,
+        "httpVersion": head.version,
+        "cookies": cookies,
+        "headers": _headers(fields, redaction),
+        "content": content,
+        "redirectURL": redaction.url(_text(head.field(b"location"))),
+        "headersSize": len(head.raw),
+        "bodySize": body.size,
+    }
+    if exchange.response_trailers:
+        made["_trailers"] = _headers(exchange.response_trailers, redaction)
+    return made
+
+
+def _messages(exchange: Exchange, redaction: Redaction) -> list[Object]:
+    made = []
+    for frame in exchange.frames:
+        text = text_of(frame.data, "") if frame.opcode == 1 and not frame.compressed else None
+        message = {
+            "type": "send" if frame.sent else "receive",
+            "time": round(exchange.started - exchange.began + frame.moment, 6),
+            "opcode": frame.opcode,
+            "data": b64encode(frame.data).decode("ascii")
+            if text is None
+            else redaction.body(text, ""),
+        }
+        made.append(message)
+    return made
