@@ -22,7 +22,7 @@ from twisted.internet.tcp import Connection
 
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
-__all__ = ["close_directly", "read_directly", "writer_of"]
+__all__ = ["close_directly", "direct_writer", "read_directly", "writer_of"]
 
 
 def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
@@ -37,16 +37,19 @@ def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
         transport.bufferSize = READ_SIZE  # Twisted pauses its producer at the same size
 
 
-def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
-    """A function that writes bytes to ``transport``, directly where that can be done. Where the
-    transport is Twisted's they may be a bytearray, which is given away: nobody changes it any more.
+def writer_of(transport: Any) -> Callable[[bytes], None]:
+    """A function that writes bytes to ``transport``, directly where that can be done."""
+    return direct_writer(transport) or transport.write
 
-    TLS, UNIX sockets' descriptor passing, wrappers and anything that is no TCP connection of
-    Twisted's get their own ``write``.
+
+def direct_writer(transport: Any) -> Callable[[bytes | bytearray], None] | None:
+    """A function that writes to ``transport`` directly; also a bytearray, which Twisted refuses.
+
+    :return: None for TLS, wrappers and anything that is no TCP connection of Twisted's.
     """
-    write: Callable[[bytes | bytearray], None] = transport.write
     if not isinstance(transport, Connection) or transport.TLS:
-        return write
+        return None
+    write: Callable[[bytes], None] = transport.write
     send = transport.socket.send
 
     def write_directly(data: bytes | bytearray) -> None:
@@ -56,7 +59,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             or transport.disconnecting
             or not transport.connected
         ):
-            write(data)
+            write(bytes(data))
             return
         try:
             sent = send(data)
@@ -64,7 +67,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             # Full, or broken: the reactor finds out which.
             sent = 0
         if sent < len(data):
-            write(data[sent:])
+            write(bytes(memoryview(data)[sent:]))
 
     return write_directly
 

@@ -8,7 +8,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.direct import writer_of
+from exposr_tx.direct import direct_writer, writer_of
 
 
 class Socket:
@@ -54,6 +54,19 @@ class DirectTests(SynchronousTestCase):
         connection.socket.room = 100
         connection.doWrite()
         self.assertEqual(connection.socket.sent, b"hello world")
+
+    def test_bytearrays(self) -> None:
+        """A bytearray arrives whole however little the socket takes, though Twisted refuses it."""
+        for room in (None, 3):
+            connection = self.connection(room)
+            write = direct_writer(connection)
+            assert write is not None
+            write(bytearray(b"hello"))
+            write(bytearray(b" world"))
+            connection.socket.room = 100
+            connection.doWrite()
+            self.assertEqual(connection.socket.sent, b"hello world")
+        self.assertIsNone(direct_writer(StringTransport()))
 
     def test_full_socket(self) -> None:
         """A full socket is the reactor's affair."""

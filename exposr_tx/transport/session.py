@@ -307,6 +307,8 @@ class Session:
     def _ponged(self, event: Ponged) -> None:
         if event.payload.startswith(_PING_START):
             self.pong_received(event.payload[len(_PING_START) :])
+            assert isinstance(self._mux, NativeMux)
+            self._mux.delay = self.delay
 
     def _peer_goes(self) -> None:
         if self._on_going is not None:

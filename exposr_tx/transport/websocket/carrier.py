@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
-from twisted.internet.tcp import Connection
 
-from exposr_tx.direct import read_directly, writer_of
+from exposr_tx.direct import direct_writer, read_directly
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.session import TOO_LARGE
 from exposr_tx.transport.websocket.masking import SMALL, mask_from, masked, unmasked
@@ -83,10 +82,8 @@ class Carrier:
         # Autobahn's own gathers details of the transport that nobody reads.
         self.peer = str(self.transport.getPeer())
         self._reader = FrameReader(self.peer_masks, MAX_MESSAGE, unmasked)
-        write = writer_of(self.transport)
-        self._write_directly = (
-            write if isinstance(self.transport, Connection) else lambda data: write(bytes(data))
-        )
+        write = self.transport.write
+        self._write_directly = direct_writer(self.transport) or (lambda data: write(bytes(data)))
         read_directly(self.transport, self.dataReceived)
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:

@@ -10,6 +10,7 @@ Source: docs/protocols/exposr-tx-1.md; the section is named where a rule is kept
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -33,6 +34,7 @@ from exposr_tx.wire.native.flow import (
     GROWN_WINDOWS,
     MAX_CREDIT,
     MAX_HELD,
+    NEAR,
     STREAM_WINDOW,
     Flow,
 )
@@ -58,6 +60,7 @@ class NativeMux(Intake):
     :param both_ways: whether the client may open streams too, which no version says yet.
 
     :ivar attachments: the tunnels on this connection.
+    :ivar delay: seconds to the peer and back, as far as its owner has measured.
     """
 
     __slots__ = (
@@ -72,6 +75,7 @@ class NativeMux(Intake):
         "_next",
         "_opens",
         "attachments",
+        "delay",
     )
 
     data_size = DATA_SIZE
@@ -89,6 +93,7 @@ class NativeMux(Intake):
         self._accepts = not is_server or both_ways
         self._max_streams = max_streams
         self.attachments = Attachments(is_server)
+        self.delay = math.inf
         self._next = 1 if is_server else 2
         self._highest = 0  # of the peer's
         self._credit = CONNECTION_WINDOW  # bytes that we may send on all streams
@@ -290,7 +295,7 @@ class NativeMux(Intake):
             self._drop_if_over(channel, flow)
             return b""
         before = flow.window
-        size = flow.grant(GROWN_WINDOWS - self._grown)
+        size = flow.grant(GROWN_WINDOWS - self._grown, self.delay <= NEAR)
         self._grown += flow.window - before
         return frames.credit(channel, size) if size else b""
 
