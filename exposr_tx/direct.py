@@ -39,14 +39,17 @@ def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
 
 def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
     """A function that writes bytes to ``transport``, directly where that can be done. Where the
-    transport is Twisted's they may be a bytearray, which is given away: nobody changes it any more.
+    transport is a Connection of Twisted's they may be a bytearray, of which what has to wait is
+    copied: Twisted takes nothing but bytes.
 
     TLS, UNIX sockets' descriptor passing, wrappers and anything that is no TCP connection of
     Twisted's get their own ``write``.
     """
     write: Callable[[bytes | bytearray], None] = transport.write
-    if not isinstance(transport, Connection) or transport.TLS:
+    if not isinstance(transport, Connection):
         return write
+    if transport.TLS:
+        return lambda data: write(bytes(data))
     send = transport.socket.send
 
     def write_directly(data: bytes | bytearray) -> None:
@@ -56,7 +59,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             or transport.disconnecting
             or not transport.connected
         ):
-            write(data)
+            write(bytes(data))
             return
         try:
             sent = send(data)
@@ -64,7 +67,7 @@ def writer_of(transport: Any) -> Callable[[bytes | bytearray], None]:
             # Full, or broken: the reactor finds out which.
             sent = 0
         if sent < len(data):
-            write(data[sent:])
+            write(bytes(memoryview(data)[sent:]))
 
     return write_directly
 

@@ -55,6 +55,16 @@ class DirectTests(SynchronousTestCase):
         connection.doWrite()
         self.assertEqual(connection.socket.sent, b"hello world")
 
+    def test_bytearray(self) -> None:
+        """A masked frame, which is no bytes, waits as well."""
+        connection = self.connection(3)
+        write = writer_of(connection)
+        write(bytearray(b"hello"))
+        write(bytearray(b" world"))
+        connection.socket.room = 100
+        connection.doWrite()
+        self.assertEqual(connection.socket.sent, b"hello world")
+
     def test_full_socket(self) -> None:
         """A full socket is the reactor's affair."""
         connection = self.connection(None)
