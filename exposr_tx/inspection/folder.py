@@ -30,10 +30,13 @@ __all__ = ["HarFolder"]
 #: Bytes of exchanges that may wait for their files, some 20,000 small ones; those beyond get none.
 MAX_WAITING: Final = 64 * 1024 * 1024
 #: Seconds of work after which the thread looks whether exchanges have come meanwhile, and the
-#: share of the time that it works if so. Python's threads take turns, and each file is a turn:
-#: without rests a busy tunnel would fall to a quarter of its requests.
+#: share of the time that it works if so; and where the rest of the process is busy for more than
+#: so much of a core. Python's threads take turns, and each file is a turn: without rests a busy
+#: tunnel would fall to a quarter of its requests.
 TURN: Final = 0.001
 SHARE: Final = 0.1
+BUSY: Final = 0.15
+SHARE_IF_BUSY: Final = 0.02
 #: Seconds that the end waits for a disk that is stuck.
 LAST_WAIT: Final = 5.0
 #: Letters of a file's name; file systems take 255 bytes, and some is added while it is written.
@@ -153,7 +156,7 @@ class HarFolder:
                 return
 
     def _drain(self) -> None:
-        began, came = time.thread_time(), self._came
+        look = _Look(self._came)
         while self._waiting:
             exchange = self._waiting.popleft()
             self._waiting_bytes -= exchange.size
@@ -165,11 +168,10 @@ class HarFolder:
                 self._broken = True
                 why = error.strerror if isinstance(error, OSError) else repr(error)
                 self._warn(f"recording to {self.path!r} has ended: {why}")
-            used = time.thread_time() - began
-            if used > TURN:
-                if came != self._came and not self._stopping:
-                    time.sleep(used * (1 / SHARE - 1))
-                began, came = time.thread_time(), self._came
+            if time.thread_time() - look.mine > TURN:
+                if look.came != self._came and not self._stopping:
+                    look.rest()
+                look = _Look(self._came)
 
     def _put(self, exchange: Exchange) -> None:
         data = archive([exchange], self._redaction)
@@ -212,6 +214,25 @@ class HarFolder:
                 os.unlink(file.name, dir_fd=self._folder)
         except FileNotFoundError:
             pass
+
+
+class _Look:
+    """A moment of the thread's: what has come and been used by then."""
+
+    __slots__ = ("all", "came", "mine", "moment")
+
+    def __init__(self, came: int) -> None:
+        self.came = came
+        self.mine = time.thread_time()
+        self.all = time.process_time()
+        self.moment = time.monotonic()
+
+    def rest(self) -> None:
+        """Sleep for as long as what was used since then asks for."""
+        used = time.thread_time() - self.mine
+        others = time.process_time() - self.all - used
+        busy = others > BUSY * (time.monotonic() - self.moment)
+        time.sleep(used * (1 / (SHARE_IF_BUSY if busy else SHARE) - 1))
 
 
 class _File:
