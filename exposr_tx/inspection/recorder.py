@@ -44,8 +44,8 @@ MAX_HELD: Final = 64 * 1024
 
 #: A request line.
 _LINE: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/1\.1\r\n")
-#: What makes a request more than its head, in lower case.
-LENGTH, CODING, UPGRADE = b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nupgrade:"
+#: What makes a request more than its head.
+_MORE: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding|upgrade):", re.IGNORECASE)
 
 GONE: Final = "the visitor left before the response had ended"
 CUT: Final = "the target closed the connection before the response had ended"
@@ -438,7 +438,8 @@ def _is_bare(data: bytes) -> bool:
 
     To parse it as well would take ten times as long.
     """
-    if data.find(b"\r\n\r\n") != len(data) - 4 or _LINE.match(data) is None:
-        return False
-    lower = data.lower()
-    return not (LENGTH in lower or CODING in lower or UPGRADE in lower)
+    return (
+        data.find(b"\r\n\r\n") == len(data) - 4
+        and _LINE.match(data) is not None
+        and _MORE.search(data) is None
+    )
