@@ -9,8 +9,10 @@ from typing import Final
 
 __all__ = ["decoded", "text_of"]
 
-#: Bytes that are made of a coded body at most; a small one may stand for gigabytes.
+#: Bytes that are made of a coded body at most, a small one may stand for gigabytes; and codings
+#: that are undone.
 MAX_DECODED: Final = 1024 * 1024
+MAX_CODINGS: Final = 3
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
 #: What no text holds.
 _BINARY: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
@@ -23,9 +25,10 @@ def decoded(data: bytes, coding: str) -> tuple[bytes, bool] | None:
     :return: the body and whether it is whole; None where the coding is none of ours, or wrong.
     """
     whole = True
-    for name in (word.strip() for word in reversed(coding.lower().split(","))):
-        if name in ("", "identity"):
-            continue
+    names = [name for word in coding.lower().split(",") if (name := word.strip()) != "identity"]
+    if len(names) > MAX_CODINGS:
+        return None
+    for name in reversed(names):
         if name not in ("gzip", "x-gzip", "deflate"):
             return None
         inflated = _inflated(data, name)

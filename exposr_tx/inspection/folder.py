@@ -37,12 +37,12 @@ TURN: Final = 0.001
 SHARE: Final = 0.1
 BUSY: Final = 0.15
 SHARE_IF_BUSY: Final = 0.02
-#: Seconds that the end waits for a disk that is stuck.
-LAST_WAIT: Final = 5.0
+#: Seconds that the end waits for what is not written; many who stop programs give them 10.
+LAST_WAIT: Final = 8.0
 #: Letters of a file's name; file systems take 255 bytes, and some is added while it is written.
 MAX_NAME: Final = 200
 
-_NO_NAME: Final = re.compile(r'[/\\:*?"<>|\s\x00-\x1f-]+')
+_NO_NAME: Final = re.compile(r'(?:[/\\:*?"<>|-]|[^!-~])+')
 
 
 class HarFolder:
@@ -72,9 +72,12 @@ class HarFolder:
         self._files: deque[_File] = deque()
         self._bytes = 0
         self._waiting: deque[Exchange] = deque()
-        self._waiting_bytes = 0
+        # Each counter has one thread that changes it.
         self._came = 0
+        self._came_bytes = 0
+        self._gone_bytes = 0
         self._lost = 0
+        self._too_large = 0
         self._broken = False
         self._something = threading.Event()
         self._asleep = False
@@ -100,14 +103,18 @@ class HarFolder:
             ) from None
 
     def close(self) -> None:
-        """Write what waits; gives up on a disk that is stuck for LAST_WAIT seconds."""
+        """Write what waits; gives up after LAST_WAIT seconds."""
         self._stopping = True
         self._something.set()
         if self._thread is not None:
             self._thread.join(LAST_WAIT)
-        self._lost += len(self._waiting)
-        if self._lost:
-            self._warn(f"{self._lost} exchanges were not recorded in {self.path!r}")
+        lost = self._lost + self._too_large + len(self._waiting)
+        if lost:
+            self._warn(f"{lost} exchanges were not recorded in {self.path!r}")
+        if self._thread is not None:
+            # One file more at most, so that no piece of one is left.
+            self._broken = True
+            self._thread.join(1.0)
         if self._folder >= 0 and not (self._thread and self._thread.is_alive()):
             os.close(self._folder)
             self._folder = -1
@@ -125,12 +132,12 @@ class HarFolder:
         if self._broken or self._stopping:
             return
         size = exchange.size
-        if self._waiting_bytes + size > MAX_WAITING:
+        if self._came_bytes - self._gone_bytes + size > MAX_WAITING:
             self._lost += 1
             if self._lost == 1:
                 self._warn(f"not all exchanges are recorded in {self.path!r}: it is too slow")
             return
-        self._waiting_bytes += size
+        self._came_bytes += size
         self._came += 1
         self._waiting.append(exchange)
         if self._asleep:
@@ -159,7 +166,7 @@ class HarFolder:
         look = _Look(self._came)
         while self._waiting:
             exchange = self._waiting.popleft()
-            self._waiting_bytes -= exchange.size
+            self._gone_bytes += exchange.size
             if self._broken:
                 continue  # what is there went unrecorded; the reason has been told
             try:
@@ -176,7 +183,7 @@ class HarFolder:
     def _put(self, exchange: Exchange) -> None:
         data = archive([exchange], self._redaction)
         if len(data) > self._max_bytes:
-            self._lost += 1
+            self._too_large += 1
             return
         while self._files and (
             len(self._files) >= self._max_files or self._bytes + len(data) > self._max_bytes

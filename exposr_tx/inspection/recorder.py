@@ -39,6 +39,8 @@ __all__ = ["Recorder", "Recording"]
 
 #: Servers add a few fields to heads that were within their limits.
 LIMITS: Final = Limits(line=65536, head=65536, fields=300)
+#: Requests on one connection that may wait for their responses.
+MAX_WAITING: Final = 256
 #: Bytes behind a request for an upgrade that are kept until its answer.
 MAX_HELD: Final = 64 * 1024
 
@@ -297,6 +299,8 @@ class Recording:
 
     def _new(self, head: bytes, body: Body) -> Exchange:
         """An exchange, begun when its first byte came."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise RemoteProtocolError(f"more than {MAX_WAITING} requests wait for responses")
         recorder = self._recorder
         exchange = Exchange(
             recorder.new_id(),

@@ -121,6 +121,14 @@ class EntryTests(SynchronousTestCase):
             [{"name": "a", "value": "b c"}, {"name": "password", "value": REDACTED}],
         )
 
+    def test_large_form(self) -> None:
+        """Of a form with very many fields the first are told one by one."""
+        body = b"a=b&" * 100_000
+        head = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n" % len(body)
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        data = self.entry(head + kind + body, response(b""))["request"]["postData"]
+        self.assertEqual((len(data["params"]), data["text"]), (1000, body.decode()))
+
     def test_binary(self) -> None:
         """Bodies that are no text are in base64, whatever they say they are."""
         for data in (b"\x89PNG\r\n\x1a\n\x00", b"\xff\xfe\xfd", b"text\x00with a zero"):
@@ -259,6 +267,7 @@ class DecodingTests(SynchronousTestCase):
         """What is in a coding of others', or in none, stays as it is."""
         self.assertIsNone(decoded(b"x", "br"))
         self.assertIsNone(decoded(b"no gzip", "gzip"))
+        self.assertIsNone(decoded(b"x", ", gzip" * 9))
 
     def test_bomb(self) -> None:
         """Of a small body that stands for much only so much is made."""
