@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from exposr_tx.errors import BadInput
 from exposr_tx.inspection import MAX_BYTES, MAX_FILES
-from exposr_tx.inspection.exchanges import Exchange
+from exposr_tx.inspection.exchanges import Exchange, Watcher
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
 
@@ -36,7 +36,7 @@ MAX_WAITING: Final = 64 * 1024 * 1024
 TURN: Final = 0.001
 SHARE: Final = 0.1
 BUSY: Final = 0.15
-SHARE_IF_BUSY: Final = 0.02
+SHARE_IF_BUSY: Final = 0.01
 #: Seconds that the end waits for what is not written; many who stop programs give them 10.
 LAST_WAIT: Final = 8.0
 #: Letters of a file's name; file systems take 255 bytes, and some is added while it is written.
@@ -45,7 +45,7 @@ MAX_NAME: Final = 200
 _NO_NAME: Final = re.compile(r'(?:[/\\:*?"<>|-]|[^!-~])+')
 
 
-class HarFolder:
+class HarFolder(Watcher):
     """A watcher that writes exchanges down when they end.
 
     :param path: the folder; it is made if it is not there.
@@ -120,12 +120,6 @@ class HarFolder:
             self._folder = -1
 
     # Watcher
-
-    def began(self, exchange: Exchange) -> None:
-        """Files are written at the end."""
-
-    def changed(self, exchange: Exchange) -> None:
-        """Files are written at the end."""
 
     def ended(self, exchange: Exchange) -> None:
         """Write it down, if there is room for it in the line."""

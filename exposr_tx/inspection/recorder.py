@@ -77,9 +77,10 @@ class Recorder:
         self.now = now
         self.seconds = seconds
         self._watchers = tuple(watchers)
-        self._began = [watcher.began for watcher in watchers]
-        self._changed = [watcher.changed for watcher in watchers]
-        self._ended = [watcher.ended for watcher in watchers]
+        # Who hears nothing of something is not called.
+        self._began = [w.began for w in watchers if type(w).began is not Watcher.began]
+        self._changed = [w.changed for w in watchers if type(w).changed is not Watcher.changed]
+        self._ended = [w.ended for w in watchers if type(w).ended is not Watcher.ended]
         self._ids = count(1)
 
     def __repr__(self) -> str:
