@@ -174,6 +174,11 @@ class Recording:
         state = "over" if self._over else "websocket" if self._incoming else "open"
         return f"<Recording {self.target} {state} {len(self._waiting)} running>"
 
+    @property
+    def newest(self) -> Exchange | None:
+        """The last exchange that has begun and not ended."""
+        return self._waiting[-1] if self._waiting else None
+
     # What passes
 
     def connected(self) -> None:
