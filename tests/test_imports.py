@@ -52,21 +52,23 @@ ALLOWED: dict[str, set[str]] = {
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
     "api": {"accounts", "tunnels", "routing", "inmemory"},
     "inspection": {"wire"},
+    "inspector": {"inspection", "wire"},
     "client": {
-        *("wire", "splice", "transport", "inspection", "options", "memory", "monotonic"),
+        *("wire", "splice", "transport", "inspection", "inspector"),
+        *("options", "memory", "monotonic"),
     },
     "server_options": {"options"},
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "options"},
-    "scripts": SERVER | {"backstream", "client", "inspection", "options"},
-    "testing": SERVER | SERVER_EDGE | {"client", "inspection", "options"},
+    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "inspector", "options"},
+    "scripts": SERVER | {"backstream", "client", "inspection", "inspector", "options"},
+    "testing": SERVER | SERVER_EDGE | {"client", "inspection", "inspector", "options"},
 }
 #: What only some rooms may import from outside.
 OUTSIDE = {
-    "klein": {"api"},
-    "werkzeug": {"api"},
+    "klein": {"api", "inspector"},
+    "werkzeug": {"api", "inspector"},
     "autobahn": {"transport"},
     "txredisapi": {"storage"},
     "prometheus_client": {"metrics"},
@@ -133,7 +135,7 @@ class ImportTests(SynchronousTestCase):
                 self.assertEqual(ours - {f"{ITSELF}.direct", f"{ITSELF}.rounds"}, set(), path)
 
     def test_libraries(self) -> None:
-        """Klein stays in the API, autobahn in the websocket transport."""
+        """Klein stays in the API and the inspector, autobahn in the websocket transport."""
         for room, path, tree in modules():
             for name in imported(tree):
                 rooms = OUTSIDE.get(name.split(".")[0])
