@@ -142,7 +142,7 @@ def _named(url: str, known: list[Address]) -> Inspected:
         token = next((address.token for address in known if address.url == base), "")
     if not token:
         raise BadInput(
-            f"--inspector {url!r}: has no token, and is none of this user's; give the whole "
+            f"--inspector {base!r}: has no token, and is none of this user's; give the whole "
             "address that the client printed"
         )
     return Inspected(base, token)

@@ -194,7 +194,10 @@ class Tunnel(Command):
 
 
 #: Which inspector ``logs`` and ``replay`` ask.
-INSPECTOR: list[Any] = ["inspector", None, None, "The address that the client printed."]
+INSPECTOR: list[Any] = [
+    *("inspector", None, None, "The address that the client printed."),
+    url("http"),
+]
 
 
 class PolicyTest(Command):
@@ -263,6 +266,7 @@ class Logs(Command):
         ["show-secrets", None, "With an ID: show credentials too."],
     ]
     optParameters = [INSPECTOR]
+    secret = frozenset({"inspector"})  # it has the token
     most = 1
 
 
@@ -283,6 +287,7 @@ class Replay(Command):
         ["path", None, None, "Another path and query."],
         ["data", None, None, "Another body; @FILE is a file's content, @- standard input."],
     ]
+    secret = frozenset({"inspector"})
     least = most = 1
 
     def __init__(self, environ: Any = None) -> None:

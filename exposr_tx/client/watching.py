@@ -103,7 +103,7 @@ def _one(inspected: Inspected, name: str, as_json: bool, secrets: bool, out: Tex
     if as_json:
         _say(out, json.dumps(found | {"messages": messages}))
         return
-    parts = [found["request"]]
+    parts = [found["request"]] if found["method"] else []
     parts += [found["response"]] if found["response"] else []
     for part in parts:
         _say(out, part["line"])
@@ -222,7 +222,8 @@ def _table(found: list[dict[str, Any]], out: TextIO) -> None:
 
 
 def _say(out: TextIO, line: str) -> None:
-    out.write(_safe(line) + "\n")
+    coding = out.encoding or "utf-8"
+    out.write((_safe(line) + "\n").encode(coding, "replace").decode(coding))
     out.flush()
 
 

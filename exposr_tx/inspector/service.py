@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
 
 from exposr_tx.errors import BadInput
 from exposr_tx.inspection import MAX_BODY
@@ -19,10 +20,11 @@ from exposr_tx.inspection.ring import Ring
 from exposr_tx.inspector.address import Address
 from exposr_tx.inspector.guard import Guard
 from exposr_tx.inspector.replaying import Connect, Replayer
-from exposr_tx.inspector.site import InspectorSite
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
+
+    from exposr_tx.inspector.site import InspectorSite
 
 __all__ = ["PORT", "Inspector", "NoPort"]
 
@@ -35,6 +37,25 @@ HOST: Final = "127.0.0.1"
 
 class NoPort(BadInput):
     """The port that was asked for cannot be listened on."""
+
+
+class _Late(Factory):
+    """Makes a Site when somebody comes."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[], InspectorSite]) -> None:
+        self._make = make
+        self._site: InspectorSite | None = None
+
+    def buildProtocol(self, addr: object) -> Any:
+        if self._site is None:
+            self._site = self._make()
+        return self._site.buildProtocol(addr)
+
+    def close(self) -> None:
+        if self._site is not None:
+            self._site.close()
 
 
 class Inspector:
@@ -66,14 +87,8 @@ class Inspector:
         self._folder = folder
         self._token = secrets.token_urlsafe(24)
         self._listening: IListeningPort | None = None
-        self._site = InspectorSite(
-            self.ring,
-            Guard(self._token),
-            self._replayer,
-            self._replayer.tunnels,
-            Redaction() if redaction is None else redaction,
-            reactor,
-        )
+        self._redaction = Redaction() if redaction is None else redaction
+        self._factory = _Late(self._site)
         self._path: Path | None = None
 
     def __repr__(self) -> str:
@@ -91,6 +106,20 @@ class Inspector:
     def url(self) -> str:
         """What its user opens. It holds the token, so it is for him alone."""
         return f"{self.address}/?token={self._token}"
+
+    def _site(self) -> InspectorSite:
+        # Only here: to load a web server takes a third of a second and 6 MB, which a client that
+        # nobody looks at does without.
+        from exposr_tx.inspector.site import InspectorSite  # noqa: PLC0415
+
+        return InspectorSite(
+            self.ring,
+            Guard(self._token),
+            self._replayer,
+            self._replayer.tunnels,
+            self._redaction,
+            self._reactor,
+        )
 
     def add(self, tunnel: Callable[[], str], connect: Connect) -> Callable[[], None]:
         """See :meth:`Replayer.add`."""
@@ -125,7 +154,7 @@ class Inspector:
             ) from None
 
     def _listen_at(self, port: int) -> IListeningPort:
-        listening: IListeningPort = self._reactor.listenTCP(port, self._site, interface=HOST)
+        listening: IListeningPort = self._reactor.listenTCP(port, self._factory, interface=HOST)
         return listening
 
     def close(self) -> None:
@@ -133,6 +162,6 @@ class Inspector:
         listening, self._listening = self._listening, None
         if listening is not None:
             listening.stopListening()
-        self._site.close()
+        self._factory.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)

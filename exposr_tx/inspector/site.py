@@ -7,9 +7,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from klein import Klein
-from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
+from werkzeug.exceptions import NotFound
 
 from exposr_tx.errors import ExposrError
 from exposr_tx.inspection.redaction import Redaction
@@ -17,6 +17,7 @@ from exposr_tx.inspection.ring import Ring
 from exposr_tx.inspector.answers import send, send_problem
 from exposr_tx.inspector.guard import Guard
 from exposr_tx.inspector.routes import Replay, Routes
+from exposr_tx.quiet import QuietRequest, QuietSite, is_plain
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -50,14 +51,8 @@ FIELDS: Final = (
 )
 
 
-class _Request(Request):
+class _Request(QuietRequest):
     """A request whose body is refused before it is read where it is too long."""
-
-    defaultContentType = None
-
-    def getRequestHostname(self) -> bytes:
-        """The same for all: the guard has looked at the host."""
-        return b"localhost"
 
     def gotLength(self, length: int | None) -> None:
         if length is None or length > MAX_BODY:
@@ -97,18 +92,18 @@ class _Root(Resource):
             self._guard.check(port, method, request.getHeader)
         except ExposrError as problem:
             return send_problem(request, problem)
+        if not all(map(is_plain, request.postpath or [])):
+            return send_problem(request, NotFound())
         return self._routes.render(request)
 
 
-class InspectorSite(Site):
+class InspectorSite(QuietSite):
     """The Site.
 
     :param replay: sends requests again.
     :param redaction: what is shown only to who asks for secrets.
     :param tunnels: gives the names of the program's tunnels.
     """
-
-    noisy = False
 
     def __init__(
         self,
@@ -121,19 +116,9 @@ class InspectorSite(Site):
     ) -> None:
         self._inspector_routes = Routes(ring, replay, tunnels, redaction, reactor)
         super().__init__(
-            _Root(self._inspector_routes.app(), guard),
-            requestFactory=_Request,
-            parsePOSTFormSubmission=False,
-            timeout=IDLE_TIMEOUT,
-            reactor=reactor,
+            _Root(self._inspector_routes.app(), guard), reactor, IDLE_TIMEOUT, _Request
         )
-
-    def startFactory(self) -> None:
-        """Without twisted.web's log, and its timer that ticks each second for the log."""
 
     def close(self) -> None:
         """End what would go on for ever."""
         self._inspector_routes.close()
-
-    def log(self, request: HTTPRequest) -> None:
-        """Nothing: a line would hold paths, and would be one for each glance at the page."""

@@ -62,10 +62,16 @@ class SiteTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """Paths and exchanges that are not there are 404 in JSON."""
-        for path in ("/nothing", "/api/exchanges/7", "/api/exchanges/7/curl", "/api/x/../../"):
+        for path in ("/nothing", "/api/exchanges/7", "/api/exchanges/%ff", "/api/exchanges/%2f"):
             answer = self.visits.get(path)
             self.assertEqual(answer.status, 404, path)
             self.assertIn("message", answer.json)
+
+    def test_about_the_server(self) -> None:
+        """No answer says what it was made by, not even to OPTIONS * without the token."""
+        answer = self.visits.ask("OPTIONS", "*", Authorization="")
+        self.assertEqual((answer.status, "server" in answer.fields), (401, False))
+        self.assertNotIn("server", self.visits.get("/").fields)
 
     def test_long_body(self) -> None:
         """A body that is too long is refused before it is read."""
