@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     "inspector": {"inspection", "wire", "quiet"},
     "client": {
         *("wire", "splice", "transport", "inspection", "inspector"),
-        *("options", "memory", "monotonic"),
+        *("options", "inmemory", "memory", "monotonic"),
     },
     "server_options": {"options"},
     "draining": set(),

@@ -6,14 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exposr_tx.client.inspectors import addresses_folder
 from exposr_tx.inspection import MAX_BODY
-from exposr_tx.inspector.service import Inspector
 
 if TYPE_CHECKING:
     from exposr_tx.client.options import Command
     from exposr_tx.client.target import Target
     from exposr_tx.inspection.exchanges import Watcher
+    from exposr_tx.inspector.service import Inspector
 
 __all__ = ["inspector_of", "start_inspector"]
 
@@ -70,4 +69,8 @@ def start_inspector(
 def _inspector(
     reactor: Any, port: int | None, environ: Mapping[str, str], **more: Any
 ) -> Inspector:
+    # Only here: most clients have none, and are to stay small.
+    from exposr_tx.client.inspectors import addresses_folder  # noqa: PLC0415
+    from exposr_tx.inspector.service import Inspector  # noqa: PLC0415
+
     return Inspector(reactor, port, addresses_folder(environ), **more)

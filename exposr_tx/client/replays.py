@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import implementer
+
+from exposr_tx.inmemory import joined
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol
@@ -17,19 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Replayable", "connector_of"]
 
+#: Who visits, as the program sees it, and what he visits.
+HERE = IPv4Address("TCP", "127.0.0.1", 0)
+
 
 def connector_of(reactor: Any, program: IProtocolFactory) -> Callable[[Any], Deferred[Any]]:
-    """Connects to a program's own factory, as an endpoint's ``connect`` does.
-
-    By a pair of sockets within the process: the program sees a peer without a name.
-    """
+    """Connects to a program's own factory within the process, as an endpoint does."""
 
     def connect(factory: Any) -> Deferred[Any]:
-        for end, made in zip(socket.socketpair(), (program, factory), strict=True):
-            with end:  # the reactor takes a duplicate
-                end.setblocking(False)
-                reactor.adoptStreamConnection(end.fileno(), end.family, made)
-        return succeed(None)
+        near, far = factory.buildProtocol(HERE), program.buildProtocol(HERE)
+        if far is None:
+            return fail(ConnectionRefusedError())
+        ours, theirs = joined(reactor, near, HERE, far, HERE, lambda end: None)
+        far.makeConnection(theirs)
+        near.makeConnection(ours)
+        return succeed(near)
 
     return connect
 
