@@ -161,6 +161,7 @@ class InstalledTests(SynchronousTestCase):
         """The wheel has the package, its types and the plugin, and nothing of the tests."""
         names = zipfile.ZipFile(self.wheel).namelist()
         self.assertIn("exposr_tx/py.typed", names)
+        self.assertIn("exposr_tx/inspector/page/page.js", names)
         self.assertIn("twisted/plugins/exposr_plugin.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
         tops = {name.split("/")[0] for name in names}
