@@ -19,7 +19,7 @@ from benchmarks.requests import (
     one_connection,
 )
 from benchmarks.streams import event_stream, far_away, one_stream, stopped_reader
-from benchmarks.watching import recorded
+from benchmarks.watching import inspected, recorded
 
 CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "kept-alive": kept_alive,
@@ -31,6 +31,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "websockets": websockets,
     "dialects": dialects,
     "record": recorded,
+    "inspect": inspected,
     "client": client_process,
     "accepts": accepted,
     "log": access_line,
@@ -42,7 +43,18 @@ CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
 }
 # These have no figure for nginx.
 TUNNEL_ONLY = {
-    *("relay", "reader", "dialects", "record", "accepts", "client", "log", "idle", "tunnels"),
+    *(
+        "relay",
+        "reader",
+        "dialects",
+        "record",
+        "inspect",
+        "accepts",
+        "client",
+        "log",
+        "idle",
+        "tunnels",
+    ),
 }
 
 

@@ -25,6 +25,12 @@ def recorded(bench: Bench) -> Iterator[Result]:
     yield from beside_plain(bench, "record", "HAR files", note, "--record", str(folder))
 
 
+def inspected(bench: Bench) -> Iterator[Result]:
+    """Small requests through a client with an inspector that nobody looks at."""
+    note = "goal ≥ 0.67 of without"
+    yield from beside_plain(bench, "inspect", "inspector", note, "--inspect-port", "0")
+
+
 def beside_plain(bench: Bench, case: str, title: str, goal: str, *options: str) -> Iterator[Result]:
     """Small requests through a client with some options, in turn with one that has none, on one
     server; each has the machine to itself, as a client that looks on may have work left over."""
