@@ -44,7 +44,7 @@ def addresses_folder(environ: Mapping[str, str]) -> Path:
     """Where a user's inspectors leave their addresses: gone after a restart of the machine where
     that is possible, else beside the accounts file."""
     base = environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(base):
+    if os.path.isabs(base) and os.path.isdir(base):
         return Path(base) / "exposr"
     return AccountsFile.of_user(environ).path.parent / "run"
 

@@ -20,7 +20,7 @@ from exposr_tx.inspection.decoding import decoded, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 
-__all__ = ["archive", "entry"]
+__all__ = ["archive", "entry", "envelope", "written"]
 
 Object = dict[str, Any]
 
@@ -44,12 +44,21 @@ def archive(exchanges: Iterable[Exchange], redaction: Redaction) -> bytes:
 
     :param redaction: what is left out of it.
     """
-    log = {
-        "version": "1.2",
-        "creator": {"name": "exposr_tx", "version": exposr_tx.__version__},
-        "entries": [entry(exchange, redaction) for exchange in exchanges],
-    }
-    return _JSON.encode({"log": log}).encode("ascii") + b"\n"
+    head, end = envelope()
+    return head + b",".join(written(exchange, redaction) for exchange in exchanges) + end
+
+
+def envelope() -> tuple[bytes, bytes]:
+    """What stands in a file before the entries, between which there are commas, and behind them."""
+    creator = {"name": "exposr_tx", "version": exposr_tx.__version__}
+    log = {"log": {"version": "1.2", "creator": creator, "entries": []}}
+    text = json.dumps(log, separators=(",", ":")).encode("ascii")
+    return text[:-3], text[-3:] + b"\n"
+
+
+def written(exchange: Exchange, redaction: Redaction) -> bytes:
+    """One exchange as a file has it."""
+    return json.dumps(entry(exchange, redaction), separators=(",", ":")).encode("ascii")
 
 
 def entry(exchange: Exchange, redaction: Redaction) -> Object:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.web.server import Request
 
-__all__ = ["send", "send_bytes", "send_error", "send_json", "send_problem"]
+__all__ = ["keep_as", "send", "send_bytes", "send_error", "send_json", "send_problem"]
+
+OCTETS = b"application/octet-stream"
 
 _log = Logger()
 
@@ -26,9 +28,15 @@ def send_json(request: Request, value: Any, status: int = 200) -> bytes:
 
 
 def send_bytes(request: Request, data: bytes, name: str) -> bytes:
-    """The same for bytes to keep, which no browser shows or runs."""
+    """The same for bytes to keep."""
+    keep_as(request, name)
+    return send(request, 200, OCTETS, data)
+
+
+def keep_as(request: Request, name: str) -> None:
+    """Say that what comes is a file, which no browser shows or runs."""
+    request.setHeader(b"content-type", OCTETS)
     request.setHeader(b"content-disposition", f'attachment; filename="{name}"'.encode("ascii"))
-    return send(request, 200, b"application/octet-stream", data)
 
 
 def send_error(request: Request, failure: Failure) -> bytes:

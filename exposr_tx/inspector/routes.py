@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 import exposr_tx
 from exposr_tx.errors import BadInput, ExposrError
@@ -18,8 +19,9 @@ from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import Edit
 from exposr_tx.inspection.ring import Ring
-from exposr_tx.inspector.answers import send, send_bytes, send_error, send_json
+from exposr_tx.inspector.answers import keep_as, send, send_bytes, send_error, send_json
 from exposr_tx.inspector.curl import curl
+from exposr_tx.inspector.download import Download
 from exposr_tx.inspector.feed import Feed
 from exposr_tx.inspector.views import detail, frames, matches, summary
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Replay", "Routes"]
 
-
+#: Bytes that are looked through before what passes through the tunnel gets its turn.
+AT_ONCE = 4 * 1024 * 1024
 #: What ``?secrets=show`` asks for.
 SHOWN = Redaction((), ())
 
@@ -83,7 +86,7 @@ class Routes:
             ("GET", f"{one}/request", self.raw),
             ("GET", f"{one}/curl", self.curl),
             ("GET", f"{one}/har", self.har),
-            ("GET", "/api/har", self.har),
+            ("GET", "/api/har", self.all_har),
             ("GET", f"{one}/<which>-body", self.body),
             ("POST", "/api/replay", self.replay),
         ):
@@ -110,10 +113,18 @@ class Routes:
         finally:
             self._feeds.discard(feed)
 
-    def list(self, request: Request) -> bytes:
+    async def list(self, request: Request) -> bytes:
         """Summaries, the oldest first; ``?q=`` has words that all must match."""
         words = _argument(request, b"q").lower().split()
-        found = [self._summary(exchange) for exchange in self._ring if matches(exchange, words)]
+        found = []
+        looked = 0
+        for exchange in list(self._ring):
+            if matches(exchange, words):
+                found.append(self._summary(exchange))
+            looked += exchange.size if words else 0
+            if looked > AT_ONCE:
+                looked = 0
+                await deferLater(self._clock, 0, lambda: None)
         return send_json(request, {"exchanges": found, "dropped": self._ring.dropped})
 
     def clear(self, request: Request) -> bytes:
@@ -128,7 +139,7 @@ class Routes:
     def frames(self, request: Request, name: str) -> bytes:
         """Messages of a websocket, from number ``?after=`` on."""
         after = _argument(request, b"after")
-        first = int(after) if after.isdecimal() else 0
+        first = int(after[:9]) if after.isdecimal() else 0
         shown = frames(self._exchange(name), self._wanted(request), first)
         return send_json(request, shown)
 
@@ -153,11 +164,15 @@ class Routes:
             raise BadInput(f"exchange {name}: does not parse as a request")
         return send(request, 200, b"text/plain; charset=utf-8", curl(self._exchange(name)).encode())
 
-    def har(self, request: Request, name: str = "") -> bytes:
-        """A HAR file of one, or of all."""
-        exchanges = [self._exchange(name)] if name else list(self._ring)
-        data = archive(exchanges, self._wanted(request))
-        return send_bytes(request, data, f"exposr{name and '-'}{name}.har")
+    def har(self, request: Request, name: str) -> bytes:
+        """A HAR file of one."""
+        data = archive([self._exchange(name)], self._wanted(request))
+        return send_bytes(request, data, f"exposr-{name}.har")
+
+    async def all_har(self, request: Request) -> None:
+        """A HAR file of all."""
+        keep_as(request, "exposr.har")
+        await Download(request, list(self._ring), self._wanted(request), self._clock).over
 
     async def replay(self, request: Request) -> bytes:
         """``{"id": …, "edited": {…}, "wait": true}``: 201 with the new exchange's summary."""

@@ -114,11 +114,9 @@ class InspectorSite(QuietSite):
         redaction: Redaction,
         reactor: IReactorTime,
     ) -> None:
-        self._inspector_routes = Routes(ring, replay, tunnels, redaction, reactor)
-        super().__init__(
-            _Root(self._inspector_routes.app(), guard), reactor, IDLE_TIMEOUT, _Request
-        )
+        self._shown = Routes(ring, replay, tunnels, redaction, reactor)
+        super().__init__(_Root(self._shown.app(), guard), reactor, IDLE_TIMEOUT, _Request)
 
     def close(self) -> None:
         """End what would go on for ever."""
-        self._inspector_routes.close()
+        self._shown.close()

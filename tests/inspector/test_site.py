@@ -155,6 +155,22 @@ class SiteTests(SynchronousTestCase):
         (entry,) = self.visits.get("/api/exchanges/2/har").json["log"]["entries"]
         self.assertEqual(entry["request"]["url"], "http://localhost:3000/b")
 
+    def test_har_as_it_is_read(self) -> None:
+        """A large file is made as far as somebody reads it, and not at all for who has left."""
+        self.visits.pass_through(request("GET /a"), HELLO)
+        for leaves in (False, True):
+            transport = self.visits.open("GET", "/api/har")
+            producer: Any = transport.producer
+            producer.pauseProducing()
+            self.visits.clock.advance(1)
+            self.assertNotIn(b"localhost:3000/a", transport.value())
+            if leaves:
+                self.visits.channel.connectionLost(Failure(ConnectionDone()))
+            else:
+                producer.resumeProducing()
+            self.visits.clock.advance(1)
+            self.assertEqual(b"localhost:3000/a" in transport.value(), not leaves)
+
     def test_raw(self) -> None:
         """The request's bytes, and bodies, are given as they passed, for no browser to run."""
         sent = request("POST /a%2fb", b"<script>\xff\0", "X-ODD:  1")
