@@ -112,7 +112,9 @@ class InstalledTests(SynchronousTestCase):
         shutil.copytree(
             ROOT,
             source,
-            ignore=shutil.ignore_patterns(".venv", ".git", "build", "dist", "*.egg-info"),
+            ignore=shutil.ignore_patterns(
+                ".venv", ".git", "build", "dist", "*.egg-info", "tests.*"
+            ),
         )
         subprocess.run([sys.executable, "-m", "venv", base / "venv"], check=True, timeout=PIP)
         cls.scripts = base / "venv" / "bin"
