@@ -132,15 +132,22 @@ class Bench:
         return Side(port, (server, *clients))
 
     def client(
-        self, port: int, name: str, target: str = "bench", through: int = 0, native: bool = True
+        self,
+        port: int,
+        name: str,
+        target: str = "bench",
+        through: int = 0,
+        native: bool = True,
+        options: Sequence[str] = (),
     ) -> Program:
         """A client whose tunnel answers.
 
         :param through: the port of a relay to the server.
         :param native: False for one that speaks exposr v2 only.
+        :param options: more of its command line.
         """
         to, path = self._targets[target]
-        client = self.programs.client(name, through or port, to, native)
+        client = self.programs.client(name, through or port, to, native, options)
 
         def answers() -> bool:
             with suppress(OSError, RuntimeError):

@@ -19,6 +19,7 @@ from benchmarks.requests import (
     one_connection,
 )
 from benchmarks.streams import event_stream, far_away, one_stream, stopped_reader
+from benchmarks.watching import inspected, recorded
 
 CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "kept-alive": kept_alive,
@@ -29,6 +30,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "constant": constant_rate,
     "websockets": websockets,
     "dialects": dialects,
+    "record": recorded,
+    "inspect": inspected,
     "client": client_process,
     "accepts": accepted,
     "log": access_line,
@@ -39,7 +42,20 @@ CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "tunnels": many_tunnels,
 }
 # These have no figure for nginx.
-TUNNEL_ONLY = {"relay", "reader", "dialects", "accepts", "client", "log", "idle", "tunnels"}
+TUNNEL_ONLY = {
+    *(
+        "relay",
+        "reader",
+        "dialects",
+        "record",
+        "inspect",
+        "accepts",
+        "client",
+        "log",
+        "idle",
+        "tunnels",
+    ),
+}
 
 
 def run(bench: Bench, name: str) -> Iterator[Result]:

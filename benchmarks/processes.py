@@ -310,7 +310,14 @@ class Programs:
         wait_until(program, ready.exists, "the ready file")
         return program
 
-    def client(self, name: str, server: int, target: int, native: bool = True) -> Program:
+    def client(
+        self,
+        name: str,
+        server: int,
+        target: int,
+        native: bool = True,
+        options: Sequence[str] = (),
+    ) -> Program:
         """Our client, asked to connect a tunnel ``name`` to the target; or one for v2 only."""
         return self.start(
             f"client-{name}",
@@ -318,6 +325,7 @@ class Programs:
                 *(CLIENT if native else V2_CLIENT),
                 *("-s", f"http://127.0.0.1:{server}"),
                 *("tunnel", "connect", name, f"http://127.0.0.1:{target}"),
+                *options,
             ],
         )
 

@@ -1,9 +1,9 @@
 """Console scripts: where a process begins that is not ``twistd``.
 
 ``exposr`` hands over to ``client/script.py``, or, for ``admin … --storage-url``,
-works on a server's storage itself; ``policy test`` needs neither; ``backstream`` hands
-over to ``backstream/script.py``. What a command does not need is not imported:
-``exposr --help`` is to answer at once.
+works on a server's storage itself; ``policy test``, ``logs`` and ``replay`` need
+neither; ``backstream`` hands over to ``backstream/script.py``. What a command does
+not need is not imported: ``exposr --help`` is to answer at once.
 """
 
 # ruff: noqa: PLC0415
@@ -70,6 +70,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err:
 
         policies, path = command.words
         return trial(policies, path, command["package"], bool(command["explain"]), out, err)
+    if name in ("logs", "replay"):
+        from exposr_tx.client.watching import watch
+
+        return watch(name, command, environ, out, err)
     from exposr_tx.client.script import run
 
     return run(options, environ, out, err)

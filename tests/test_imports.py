@@ -20,6 +20,7 @@ SERVER = {
         "memory",
         "monotonic",
         "policy",
+        "quiet",
         "rounds",
         "splice",
         "storage",
@@ -50,23 +51,26 @@ ALLOWED: dict[str, set[str]] = {
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
-    "api": {"accounts", "tunnels", "routing", "inmemory"},
+    "quiet": set(),
+    "api": {"accounts", "tunnels", "routing", "inmemory", "quiet"},
     "inspection": {"wire"},
+    "inspector": {"inspection", "wire", "quiet"},
     "client": {
-        *("wire", "splice", "transport", "inspection", "options", "memory", "monotonic"),
+        *("wire", "splice", "transport", "inspection", "inspector"),
+        *("options", "inmemory", "memory", "monotonic"),
     },
     "server_options": {"options"},
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "options"},
-    "scripts": SERVER | {"backstream", "client", "inspection", "options"},
-    "testing": SERVER | SERVER_EDGE | {"client", "inspection", "options"},
+    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "inspector", "options"},
+    "scripts": SERVER | {"backstream", "client", "inspection", "inspector", "options"},
+    "testing": SERVER | SERVER_EDGE | {"client", "inspection", "inspector", "options"},
 }
 #: What only some rooms may import from outside.
 OUTSIDE = {
-    "klein": {"api"},
-    "werkzeug": {"api"},
+    "klein": {"api", "inspector"},
+    "werkzeug": {"api", "inspector"},
     "autobahn": {"transport"},
     "txredisapi": {"storage"},
     "prometheus_client": {"metrics"},
@@ -133,7 +137,7 @@ class ImportTests(SynchronousTestCase):
                 self.assertEqual(ours - {f"{ITSELF}.direct", f"{ITSELF}.rounds"}, set(), path)
 
     def test_libraries(self) -> None:
-        """Klein stays in the API, autobahn in the websocket transport."""
+        """Klein stays in the API and the inspector, autobahn in the websocket transport."""
         for room, path, tree in modules():
             for name in imported(tree):
                 rooms = OUTSIDE.get(name.split(".")[0])

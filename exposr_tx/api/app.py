@@ -11,7 +11,7 @@ from exposr_tx.api.accounts import AccountRoutes
 from exposr_tx.api.credentials import Credentials
 from exposr_tx.api.limits import FailedCredentials
 from exposr_tx.api.settings import ApiSettings
-from exposr_tx.api.site import QuietSite
+from exposr_tx.api.site import ApiSite
 from exposr_tx.api.tunnels import Connections, TunnelRoutes
 from exposr_tx.tunnels import Tunnels
 
@@ -41,6 +41,6 @@ class Api:
         AccountRoutes(accounts, credentials, settings).add_to(self._app)
         TunnelRoutes(tunnels, connections, credentials, settings).add_to(self._app)
 
-    def site(self, reactor: IReactorTime) -> QuietSite:
+    def site(self, reactor: IReactorTime) -> ApiSite:
         """The Site to give to SiteUpstream; it has no time limits of its own."""
-        return QuietSite(self._app, reactor, timeout=None)
+        return ApiSite(self._app, reactor, timeout=None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from klein import Klein
 
 from exposr_tx.api.answers import send_json, send_text
-from exposr_tx.api.site import QuietSite
+from exposr_tx.api.site import ApiSite
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -41,7 +41,7 @@ class Health:
         self.reason = "draining"
 
 
-def admin_site(health: Health, reactor: IReactorTime) -> QuietSite:
+def admin_site(health: Health, reactor: IReactorTime) -> ApiSite:
     """The Site for the admin port."""
 
     def ping(request: Request) -> bytes:
@@ -55,4 +55,4 @@ def admin_site(health: Health, reactor: IReactorTime) -> QuietSite:
     app = Klein()
     app.route("/ping", methods=["GET"])(ping)
     app.route("/health", methods=["GET"])(ask)
-    return QuietSite(app, reactor, IDLE_TIMEOUT)
+    return ApiSite(app, reactor, IDLE_TIMEOUT)

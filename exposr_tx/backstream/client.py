@@ -66,6 +66,7 @@ class BackstreamClient:
 
     :param random: the jitter's.
     :param recorder: told what passes between here and the destination.
+    :ivar connect: connects to the destination.
     :ivar stopped: whether it was asked to stop.
     """
 
@@ -104,6 +105,7 @@ class BackstreamClient:
         connector = target.endpoint(
             reactor, Trust(options["target-ca"], not options["insecure"], "--target-ca")
         )
+        self.connect = connector.connect
         rules = Rules(
             there.scheme.encode(),
             target.authority.encode("ascii"),
@@ -113,10 +115,8 @@ class BackstreamClient:
         self._record: Callable[[str], Recording | None] | None = None
         if recorder is not None:
             self._record = recordings(recorder, lambda: "", lambda: target)
-        self._forward = Forward(
-            connector.connect, self._destination_failed, lambda: rules, self._record
-        )
-        self._destination = Destination(connector.connect, target.authority, there.query)
+        self._forward = Forward(self.connect, self._destination_failed, lambda: rules, self._record)
+        self._destination = Destination(self.connect, target.authority, there.query)
 
     def __repr__(self) -> str:
         return f"<BackstreamClient {len(self._connections)} connections>"

@@ -18,7 +18,7 @@ from twisted.python import usage
 
 from exposr_tx import __version__
 from exposr_tx.client.folder_options import folder_parameters
-from exposr_tx.options import EnvironOptions, choice, comma_list, network, seconds, url
+from exposr_tx.options import EnvironOptions, choice, comma_list, network, port, seconds, url
 from exposr_tx.wire.backstream import is_field
 
 __all__ = ["Address", "ClientOptions", "CommandOptions", "ServeOptions", "Top", "command_line"]
@@ -218,12 +218,14 @@ class ClientOptions(CommandOptions):
         ["log-stack", None, _STACK],
         ["insecure-server", None, "Take any certificate of the server."],
         ["insecure", None, "Take any certificate of an https: destination."],
+        ["inspect", None, "Show what passes on a page on this machine."],
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         *_log_parameters(None),
         ["src", "s", None, "The server's URL.", plain_url("http", "https", "ws", "wss")],
         ["dst", "d", None, "The local application's URL.", plain_url("http", "https")],
         *folder_parameters("output", "o"),
+        ["inspect-port", None, None, "The page's port: 4040 or the next that is free.", port],
         ["server-ca", None, None, "A PEM file with the authorities of the server."],
         ["target-ca", None, None, "A PEM file with the authorities of an https: destination."],
     ]

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], err: TextIO) -> i
     """Run a command line; its exit status."""
     try:
         options = command_line(arguments, environ)
-        return _run(options, err)
+        return _run(options, environ, err)
     except (UsageError, ExposrError) as error:
         err.write(f"backstream: {error}\n")
         return FAILED
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], err: TextIO) -> i
         return done.code if isinstance(done.code, int) else FAILED
 
 
-def _run(options: CommandOptions, err: TextIO) -> int:
+def _run(options: CommandOptions, environ: Mapping[str, str], err: TextIO) -> int:
     from twisted.internet import reactor
     from twisted.logger import globalLogBeginner
 
@@ -45,7 +45,7 @@ def _run(options: CommandOptions, err: TextIO) -> int:
     if isinstance(options, ServeOptions):
         return _serve(reactor, options, log, output)
     assert isinstance(options, ClientOptions)
-    return _connect(reactor, options, log, output)
+    return _connect(reactor, options, environ, log, output, err)
 
 
 def _serve(reactor: Any, options: ServeOptions, log: Any, output: Any) -> int:
@@ -60,8 +60,16 @@ def _serve(reactor: Any, options: ServeOptions, log: Any, output: Any) -> int:
     return SUCCESS
 
 
-def _connect(reactor: Any, options: ClientOptions, log: Any, output: Any) -> int:
+def _connect(
+    reactor: Any,
+    options: ClientOptions,
+    environ: Mapping[str, str],
+    log: Any,
+    output: Any,
+    err: TextIO,
+) -> int:
     from exposr_tx.backstream.client import BackstreamClient
+    from exposr_tx.client.inspecting import start_inspector
     from exposr_tx.client.recording import har_folder
     from exposr_tx.inspection.recorder import Recorder
     from exposr_tx.memory import keep_freed_memory
@@ -70,8 +78,22 @@ def _connect(reactor: Any, options: ClientOptions, log: Any, output: Any) -> int
     keep_freed_memory()
     use_monotonic_time(reactor)
     folder = har_folder(options, "output", log.warn)
-    recorder = None if folder is None else Recorder([folder], max_body=options["output-max-body"])
+    watchers = [] if folder is None else [folder]
+    max_body, page = options["output-max-body"], options["inspect-port"]
+    inspector = None
+    if options["inspect"] or page is not None:
+        inspector = start_inspector(
+            page, watchers=watchers, max_body=max_body, environ=environ, reactor=reactor
+        )
+        # Not into the log: the address is a secret.
+        err.write(f"Inspector: {inspector.url}\n")
+        err.flush()
+        recorder: Recorder | None = inspector.recorder
+    else:
+        recorder = Recorder(watchers, max_body=max_body) if watchers else None
     client = BackstreamClient(reactor, options, log, SystemRandom(), recorder)
+    if inspector is not None:
+        inspector.add(lambda: "", client.connect)
     output.start()
     status = FAILED
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from exposr_tx.client.endpoint import TunnelEnded
     from exposr_tx.client.events import Events
+    from exposr_tx.client.inspecting import start_inspector
     from exposr_tx.client.listening import PublicEndpoint, PublicPort
     from exposr_tx.client.publishing import connect, listen
     from exposr_tx.client.sharing import SharedConnections
@@ -45,6 +46,7 @@ __all__ = [
     "TunnelTaken",
     "connect",
     "listen",
+    "start_inspector",
 ]
 
 _HOMES = {
@@ -57,6 +59,7 @@ _HOMES = {
     "TunnelEnded": "endpoint",
     "connect": "publishing",
     "listen": "publishing",
+    "start_inspector": "inspecting",
 }
 
 

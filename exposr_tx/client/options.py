@@ -15,7 +15,7 @@ from twisted.python import usage
 
 import exposr_tx
 from exposr_tx.client.folder_options import folder_parameters
-from exposr_tx.options import EnvironOptions, choice, count, url
+from exposr_tx.options import EnvironOptions, choice, count, port, url
 
 __all__ = ["ExposrOptions"]
 
@@ -103,9 +103,12 @@ class Connect(Command):
         ["no-retry", None, "End when a connection fails, in place of trying again."],
         ["insecure", "k", "Take any certificate of an https target."],
         ["http-mode", None, "Rewrite requests here (-H, -R), for servers that do not."],
+        ["inspect", None, "Show what passes on a page on this machine; on at a terminal."],
+        ["no-inspect", None, "Do not."],
     ]
     optParameters = [
         ["target-ca", None, None, "A PEM file with the authorities of an https target."],
+        ["inspect-port", None, None, "The page's port: 4040 or the next that is free.", port],
         [
             "host-header",
             None,
@@ -190,6 +193,13 @@ class Tunnel(Command):
         super().parseOptions(words)
 
 
+#: Which inspector ``logs`` and ``replay`` ask.
+INSPECTOR: list[Any] = [
+    *("inspector", None, None, "The address that the client printed."),
+    url("http"),
+]
+
+
 class PolicyTest(Command):
     synopsis_words = "DIR INPUT.json"
     longdesc = (
@@ -244,6 +254,56 @@ class Admin(Command):
     ]
 
 
+class Logs(Command):
+    synopsis_words = "[ID]"
+    longdesc = (
+        "Show what passes through the tunnels of a client that runs with an inspector, or all of "
+        "one exchange."
+    )
+    optFlags = [
+        ["follow", "f", "Go on: show each exchange when it ends."],
+        ["json", None, "One JSON object on each line."],
+        ["show-secrets", None, "With an ID: show credentials too."],
+    ]
+    optParameters = [INSPECTOR]
+    secret = frozenset({"inspector"})  # it has the token
+    most = 1
+
+
+class Replay(Command):
+    """Sends a request again.
+
+    :ivar headers: fields to set, with their values; an empty one removes.
+    """
+
+    synopsis_words = "ID"
+    longdesc = (
+        "Send a request to its target again, byte for byte, or changed; ends when it is answered."
+    )
+    optFlags = [["json", None, "Print JSON."]]
+    optParameters = [
+        INSPECTOR,
+        ["method", None, None, "Another method."],
+        ["path", None, None, "Another path and query."],
+        ["data", None, None, "Another body; @FILE is a file's content, @- standard input."],
+    ]
+    secret = frozenset({"inspector"})
+    least = most = 1
+
+    def __init__(self, environ: Any = None) -> None:
+        super().__init__(environ)
+        self.headers: list[tuple[str, str]] = []
+
+    def opt_header(self, text: str) -> None:
+        """'Name: value' to set in place of its own; an empty value removes. May be repeated."""
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise self.error("header", f"{name[:64]!r}: must be like 'Name: value'")
+        self.headers.append((name.strip(), value.strip()))
+
+    opt_H = opt_header
+
+
 def _is_short(word: str) -> bool:
     """A first word that cannot be a command: a port, host:port, a URL."""
     return ":" in word or (word.isascii() and word.isdigit())
@@ -274,6 +334,8 @@ class ExposrOptions(Command):
     subCommands = [
         ("tunnel", None, Tunnel, "Make, connect and look after tunnels."),
         ("account", None, Account, "Register an account."),
+        ("logs", None, Logs, "Show what passes through a running client."),
+        ("replay", None, Replay, "Send a request again."),
         ("policy", None, Policy, "Try policies out."),
         ("admin", None, Admin, "Administer a server."),
     ]

@@ -17,6 +17,7 @@ from exposr_tx.client.forward import Forward
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.recorded import RecordedFactory
 from exposr_tx.client.recording import recordings
+from exposr_tx.client.replays import Replayable, connector_of
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
@@ -25,6 +26,8 @@ from exposr_tx.inspection.recorder import Recorder
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
+
+    from exposr_tx.inspector.service import Inspector
 
 __all__ = ["connect", "listen"]
 
@@ -43,6 +46,7 @@ def listen(
     grace: float = GRACE,
     share: SharedConnections | None = None,
     recorder: Recorder | None = None,
+    inspector: Inspector | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -59,6 +63,7 @@ def listen(
     :param grace: seconds for streams that run when the port is closed.
     :param share: given to several calls, their tunnels share connections to the server.
     :param recorder: told what passes, where that is HTTP.
+    :param inspector: shows the same, and takes the place of a recorder.
     :param environ: where variables are looked up, the process's unless given.
     :param reactor: the installed one unless given.
     :return: fires with the port when the first connection is open. Errbacks with
@@ -72,11 +77,17 @@ def listen(
         )
     except ExposrError:
         return fail()
-    if recorder is None or kind != "http":
+    watched = recorder if inspector is None else inspector.recorder
+    if watched is None or kind != "http":
         return endpoint.publish(factory)
-    name, watched = _Name(tunnel), recorder
-    recorded = RecordedFactory(factory, lambda peer: watched.recording(name.get(), "", peer))
-    return endpoint.publish(recorded).addCallback(name.known)
+    name = _Name(tunnel)
+    served: IProtocolFactory = RecordedFactory(
+        factory, lambda peer: watched.recording(name.get(), "", peer)
+    )
+    if inspector is not None:
+        connector = connector_of(_or_installed(reactor), factory)
+        served = Replayable(served, inspector, name.get, connector)
+    return endpoint.publish(served).addCallback(name.known)
 
 
 def connect(
@@ -90,6 +101,7 @@ def connect(
     grace: float = GRACE,
     share: SharedConnections | None = None,
     recorder: Recorder | None = None,
+    inspector: Inspector | None = None,
     environ: Mapping[str, str] | None = None,
     reactor: Any = None,
 ) -> Deferred[PublicPort]:
@@ -121,9 +133,12 @@ def connect(
         )
 
     name = _Name(tunnel)
-    record = None if recorder is None else recordings(recorder, name.get, lambda: goal)
-    forward = Forward(joined.connect, failed, record=record)
-    return endpoint.publish(forward).addCallback(name.known)
+    watched = recorder if inspector is None else inspector.recorder
+    record = None if watched is None else recordings(watched, name.get, lambda: goal)
+    served: IProtocolFactory = Forward(joined.connect, failed, record=record)
+    if inspector is not None:
+        served = Replayable(served, inspector, name.get, joined.connect)
+    return endpoint.publish(served).addCallback(name.known)
 
 
 class _Name:

@@ -26,6 +26,7 @@ from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import agent_for
+from exposr_tx.client.inspecting import inspector_of
 from exposr_tx.client.options import Command, ExposrOptions
 from exposr_tx.client.recording import har_folder, recordings
 from exposr_tx.client.rest import RestClient
@@ -40,6 +41,7 @@ from exposr_tx.memory import keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 
 if TYPE_CHECKING:
+    from exposr_tx.inspector.service import Inspector
     from exposr_tx.transport.websocket import Lost
 
 __all__ = ["Printer", "Script", "exit_status", "run"]
@@ -65,6 +67,11 @@ class Printer:
         self._out = out
         self._err = err
         self._quiet = quiet
+
+    @property
+    def at_terminal(self) -> bool:
+        """Whether a person reads it as it comes."""
+        return self._out.isatty()
 
     def say(self, line: str) -> None:
         """Progress."""
@@ -213,6 +220,7 @@ class Script:
         self._options = options
         self._printer = printer
         self._random = random
+        self._environ = environ
         self._accounts = AccountsFile.of_user(environ)
         self._rest = rest
         self._dialler = dialler
@@ -310,13 +318,20 @@ class Script:
         if command["http-header-replace"] and not command["http-mode"]:
             self._printer.error("--http-header-replace has no effect without --http-mode; add it")
         folder = har_folder(command, "record", self._printer.error)
+        watchers = [] if folder is None else [folder]
+        max_body = command["record-max-body"]
+        connect = self._connector(own, trust)
+        inspector = self._inspector(command, words.target, watchers=watchers, max_body=max_body)
+        recorder = None
+        if inspector is not None:
+            recorder = inspector.recorder
+            inspector.add(lambda: own.tunnel_id, connect)
+        elif watchers:
+            recorder = Recorder(watchers, max_body=max_body)
         record = None
-        if folder is not None:
-            recorder = Recorder([folder], max_body=command["record-max-body"])
+        if recorder is not None:
             record = recordings(recorder, lambda: own.tunnel_id, lambda: own.in_use)
-        factory = Forward(
-            self._connector(own, trust), self._target_failed, _rules(own, command), record
-        )
+        factory = Forward(connect, self._target_failed, _rules(own, command), record)
         endpoint = TunnelEndpoint(
             self._reactor,
             own,
@@ -330,9 +345,20 @@ class Script:
             await self._port.ended
         finally:
             await self._release(own, bool(command["keep"]))
+            if inspector is not None:
+                inspector.close()
             if folder is not None:
                 folder.close()
         self._printer.say("Tunnel disconnected")
+
+    def _inspector(self, command: Command, target: Target | None, **more: Any) -> Inspector | None:
+        terminal = self._printer.at_terminal
+        inspector = inspector_of(command, self._reactor, self._environ, terminal, target, **more)
+        if inspector is not None:
+            inspector.start()
+            say = self._printer.say if terminal else self._printer.show
+            say(f"Inspector: {inspector.url}")
+        return inspector
 
     def _connector(self, own: OwnTunnel, trust: Trust) -> Callable[[Any], Deferred[Any]]:
         """Connects to the target in use, by an endpoint that is made once."""

@@ -9,9 +9,17 @@ from typing import Final
 
 __all__ = ["decoded", "text_of"]
 
-#: Bytes that are made of a coded body at most; a small one may stand for gigabytes.
+#: Bytes that are made of a coded body at most, a small one may stand for gigabytes; and codings
+#: that are undone.
 MAX_DECODED: Final = 1024 * 1024
+MAX_CODINGS: Final = 3
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
+#: Charsets that are believed. Of the others, punycode takes a minute for a megabyte.
+_CHARSETS: Final = re.compile(
+    r"utf-?8|utf-?16([lb]e)?|us-ascii|ascii|latin-?1|iso-8859-\d{1,2}|windows-125\d|"
+    r"shift_jis|euc-(jp|kr)|gb(k|2312|18030)|big5|koi8-[ru]",
+    re.IGNORECASE,
+)
 #: What no text holds.
 _BINARY: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
@@ -23,10 +31,11 @@ def decoded(data: bytes, coding: str) -> tuple[bytes, bool] | None:
     :return: the body and whether it is whole; None where the coding is none of ours, or wrong.
     """
     whole = True
-    for name in (word.strip() for word in reversed(coding.lower().split(","))):
-        if name in ("", "identity"):
-            continue
-        if name not in ("gzip", "x-gzip", "deflate"):
+    names = [name for word in coding.lower().split(",") if (name := word.strip()) != "identity"]
+    if len(names) > MAX_CODINGS:
+        return None
+    for name in reversed(names):
+        if name not in ("gzip", "x-gzip", "deflate", "br"):
             return None
         inflated = _inflated(data, name)
         if inflated is None:
@@ -37,6 +46,8 @@ def decoded(data: bytes, coding: str) -> tuple[bytes, bool] | None:
 
 
 def _inflated(data: bytes, name: str) -> tuple[bytes, bool] | None:
+    if name == "br":
+        return _unbrotlied(data)
     # "deflate" should have zlib's frame, and often has not.
     kinds = (zlib.MAX_WBITS, -zlib.MAX_WBITS) if name == "deflate" else (16 + zlib.MAX_WBITS,)
     for bits in kinds:
@@ -48,12 +59,28 @@ def _inflated(data: bytes, name: str) -> tuple[bytes, bool] | None:
     return None
 
 
+def _unbrotlied(data: bytes) -> tuple[bytes, bool] | None:
+    """By the package brotli, where somebody has installed it, in a version that can be limited."""
+    try:
+        import brotli  # noqa: PLC0415
+
+        inflating = brotli.Decompressor()
+        made = inflating.process(data, output_buffer_limit=MAX_DECODED)
+    except (ImportError, TypeError):
+        return None
+    except brotli.error:
+        return None
+    return made[:MAX_DECODED], inflating.is_finished() and len(made) <= MAX_DECODED
+
+
 def text_of(data: bytes, mime: str, whole: bool = True) -> str | None:
     """Bytes as text, by the charset of their media type or UTF-8; None where they are none.
 
     :param whole: whether the last character must be.
     """
     found = _CHARSET.search(mime)
+    if found and not _CHARSETS.fullmatch(found[1]):
+        return None
     try:
         decoder = codecs.getincrementaldecoder(found[1] if found else "utf-8")()
         text = decoder.decode(data, final=whole)

@@ -312,14 +312,18 @@ class Exchange:
 class Watcher(Protocol):
     """Who is told of exchanges, in the order in which things happen.
 
-    Called on the data path: what takes long is left for later or for a thread.
+    Called on the data path: what takes long is left for later or for a thread. A
+    subclass may leave out what it does not want to hear.
     """
 
-    def began(self, exchange: Exchange) -> None:
+    def began(self, exchange: Exchange) -> object:
         """A request's head has come, or what is none."""
+        return None
 
-    def changed(self, exchange: Exchange) -> None:
+    def changed(self, exchange: Exchange) -> object:
         """Its response's head has come, or a websocket's message."""
+        return None
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Exchange) -> object:
         """It is complete, or has failed; it does not change any more."""
+        return None

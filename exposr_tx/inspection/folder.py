@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from exposr_tx.errors import BadInput
 from exposr_tx.inspection import MAX_BYTES, MAX_FILES
-from exposr_tx.inspection.exchanges import Exchange
+from exposr_tx.inspection.exchanges import Exchange, Watcher
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
 
@@ -30,19 +30,22 @@ __all__ = ["HarFolder"]
 #: Bytes of exchanges that may wait for their files, some 20,000 small ones; those beyond get none.
 MAX_WAITING: Final = 64 * 1024 * 1024
 #: Seconds of work after which the thread looks whether exchanges have come meanwhile, and the
-#: share of the time that it works if so. Python's threads take turns, and each file is a turn:
-#: without rests a busy tunnel would fall to a quarter of its requests.
+#: share of the time that it works if so; and where the rest of the process is busy for more than
+#: so much of a core. Python's threads take turns, and each file is a turn: without rests a busy
+#: tunnel would fall to a quarter of its requests.
 TURN: Final = 0.001
 SHARE: Final = 0.1
-#: Seconds that the end waits for a disk that is stuck.
-LAST_WAIT: Final = 5.0
+BUSY: Final = 0.15
+SHARE_IF_BUSY: Final = 0.01
+#: Seconds that the end waits for what is not written; many who stop programs give them 10.
+LAST_WAIT: Final = 8.0
 #: Letters of a file's name; file systems take 255 bytes, and some is added while it is written.
 MAX_NAME: Final = 200
 
-_NO_NAME: Final = re.compile(r'[/\\:*?"<>|\s\x00-\x1f-]+')
+_NO_NAME: Final = re.compile(r'(?:[/\\:*?"<>|-]|[^!-~])+')
 
 
-class HarFolder:
+class HarFolder(Watcher):
     """A watcher that writes exchanges down when they end.
 
     :param path: the folder; it is made if it is not there.
@@ -69,9 +72,12 @@ class HarFolder:
         self._files: deque[_File] = deque()
         self._bytes = 0
         self._waiting: deque[Exchange] = deque()
-        self._waiting_bytes = 0
+        # Each counter has one thread that changes it.
         self._came = 0
+        self._came_bytes = 0
+        self._gone_bytes = 0
         self._lost = 0
+        self._too_large = 0
         self._broken = False
         self._something = threading.Event()
         self._asleep = False
@@ -97,37 +103,35 @@ class HarFolder:
             ) from None
 
     def close(self) -> None:
-        """Write what waits; gives up on a disk that is stuck for LAST_WAIT seconds."""
+        """Write what waits; gives up after LAST_WAIT seconds."""
         self._stopping = True
         self._something.set()
         if self._thread is not None:
             self._thread.join(LAST_WAIT)
-        self._lost += len(self._waiting)
-        if self._lost:
-            self._warn(f"{self._lost} exchanges were not recorded in {self.path!r}")
+        lost = self._lost + self._too_large + len(self._waiting)
+        if lost:
+            self._warn(f"{lost} exchanges were not recorded in {self.path!r}")
+        if self._thread is not None:
+            # One file more at most, so that no piece of one is left.
+            self._broken = True
+            self._thread.join(1.0)
         if self._folder >= 0 and not (self._thread and self._thread.is_alive()):
             os.close(self._folder)
             self._folder = -1
 
     # Watcher
 
-    def began(self, exchange: Exchange) -> None:
-        """Files are written at the end."""
-
-    def changed(self, exchange: Exchange) -> None:
-        """Files are written at the end."""
-
     def ended(self, exchange: Exchange) -> None:
         """Write it down, if there is room for it in the line."""
         if self._broken or self._stopping:
             return
         size = exchange.size
-        if self._waiting_bytes + size > MAX_WAITING:
+        if self._came_bytes - self._gone_bytes + size > MAX_WAITING:
             self._lost += 1
             if self._lost == 1:
                 self._warn(f"not all exchanges are recorded in {self.path!r}: it is too slow")
             return
-        self._waiting_bytes += size
+        self._came_bytes += size
         self._came += 1
         self._waiting.append(exchange)
         if self._asleep:
@@ -153,10 +157,10 @@ class HarFolder:
                 return
 
     def _drain(self) -> None:
-        began, came = time.thread_time(), self._came
+        look = _Look(self._came)
         while self._waiting:
             exchange = self._waiting.popleft()
-            self._waiting_bytes -= exchange.size
+            self._gone_bytes += exchange.size
             if self._broken:
                 continue  # what is there went unrecorded; the reason has been told
             try:
@@ -165,16 +169,15 @@ class HarFolder:
                 self._broken = True
                 why = error.strerror if isinstance(error, OSError) else repr(error)
                 self._warn(f"recording to {self.path!r} has ended: {why}")
-            used = time.thread_time() - began
-            if used > TURN:
-                if came != self._came and not self._stopping:
-                    time.sleep(used * (1 / SHARE - 1))
-                began, came = time.thread_time(), self._came
+            if time.thread_time() - look.mine > TURN:
+                if look.came != self._came and not self._stopping:
+                    look.rest()
+                look = _Look(self._came)
 
     def _put(self, exchange: Exchange) -> None:
         data = archive([exchange], self._redaction)
         if len(data) > self._max_bytes:
-            self._lost += 1
+            self._too_large += 1
             return
         while self._files and (
             len(self._files) >= self._max_files or self._bytes + len(data) > self._max_bytes
@@ -212,6 +215,25 @@ class HarFolder:
                 os.unlink(file.name, dir_fd=self._folder)
         except FileNotFoundError:
             pass
+
+
+class _Look:
+    """A moment of the thread's: what has come and been used by then."""
+
+    __slots__ = ("all", "came", "mine", "moment")
+
+    def __init__(self, came: int) -> None:
+        self.came = came
+        self.mine = time.thread_time()
+        self.all = time.process_time()
+        self.moment = time.monotonic()
+
+    def rest(self) -> None:
+        """Sleep for as long as what was used since then asks for."""
+        used = time.thread_time() - self.mine
+        others = time.process_time() - self.all - used
+        busy = others > BUSY * (time.monotonic() - self.moment)
+        time.sleep(used * (1 / (SHARE_IF_BUSY if busy else SHARE) - 1))
 
 
 class _File:

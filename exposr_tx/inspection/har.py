@@ -20,13 +20,15 @@ from exposr_tx.inspection.decoding import decoded, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 
-__all__ = ["archive", "entry"]
+__all__ = ["archive", "entry", "envelope", "written"]
 
 Object = dict[str, Any]
 
 _JSON: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 #: Header fields up to this length are remembered as they are written.
 MAX_REMEMBERED: Final = 256
+#: Parameters of a query or a form that are told one by one.
+MAX_PARAMETERS: Final = 1000
 #: What stands for a media type that was not told.
 UNKNOWN: Final = "x-unknown"
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -42,12 +44,21 @@ def archive(exchanges: Iterable[Exchange], redaction: Redaction) -> bytes:
 
     :param redaction: what is left out of it.
     """
-    log = {
-        "version": "1.2",
-        "creator": {"name": "exposr_tx", "version": exposr_tx.__version__},
-        "entries": [entry(exchange, redaction) for exchange in exchanges],
-    }
-    return _JSON.encode({"log": log}).encode("ascii") + b"\n"
+    head, end = envelope()
+    return head + b",".join(written(exchange, redaction) for exchange in exchanges) + end
+
+
+def envelope() -> tuple[bytes, bytes]:
+    """What stands in a file before the entries, between which there are commas, and behind them."""
+    creator = {"name": "exposr_tx", "version": exposr_tx.__version__}
+    log = {"log": {"version": "1.2", "creator": creator, "entries": []}}
+    text = json.dumps(log, separators=(",", ":")).encode("ascii")
+    return text[:-3], text[-3:] + b"\n"
+
+
+def written(exchange: Exchange, redaction: Redaction) -> bytes:
+    """One exchange as a file has it."""
+    return json.dumps(entry(exchange, redaction), separators=(",", ":")).encode("ascii")
 
 
 def entry(exchange: Exchange, redaction: Redaction) -> Object:
@@ -143,10 +154,7 @@ def _request(exchange: Exchange, redaction: Redaction) -> Object:
         "httpVersion": head.version,
         "cookies": cookies,
         "headers": _headers(fields, redaction),
-        "queryString": [
-            _pair(name, value, redaction)
-            for name, value in parse_qsl(head.target.partition("?")[2], keep_blank_values=True)
-        ],
+        "queryString": _parameters(head.target.partition("?")[2], redaction),
         "headersSize": len(head.raw) or -1,
         "bodySize": exchange.request_wire.size,
     }
@@ -157,9 +165,16 @@ def _request(exchange: Exchange, redaction: Redaction) -> Object:
     return made
 
 
-def _pair(name: str, value: str, redaction: Redaction) -> Object:
-    secret = value and redaction.is_secret_parameter(name)
-    return {"name": name, "value": REDACTED if secret else value}
+def _parameters(text: str, redaction: Redaction) -> list[Object]:
+    """The parameters of a query or a form."""
+    first = "&".join(text.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS])
+    return [
+        {
+            "name": name,
+            "value": REDACTED if value and redaction.is_secret_parameter(name) else value,
+        }
+        for name, value in parse_qsl(first, keep_blank_values=True)
+    ]
 
 
 def _cookies(text: str, redaction: Redaction) -> list[Object]:
@@ -199,10 +214,7 @@ def _post_data(exchange: Exchange, redaction: Redaction) -> Object:
     coding = _text(exchange.request.field(b"content-encoding"))
     made |= _contents(exchange.request_body, mime, coding, redaction)[0]
     if mime.partition(";")[0].strip().lower() == _FORM and "encoding" not in made:
-        made["params"] = [
-            _pair(name, value, redaction)
-            for name, value in parse_qsl(made["text"], keep_blank_values=True)
-        ]
+        made["params"] = _parameters(made["text"], redaction)
     return made
 
 

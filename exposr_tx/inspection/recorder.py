@@ -39,13 +39,15 @@ __all__ = ["Recorder", "Recording"]
 
 #: Servers add a few fields to heads that were within their limits.
 LIMITS: Final = Limits(line=65536, head=65536, fields=300)
+#: Requests on one connection that may wait for their responses.
+MAX_WAITING: Final = 256
 #: Bytes behind a request for an upgrade that are kept until its answer.
 MAX_HELD: Final = 64 * 1024
 
 #: A request line.
 _LINE: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/1\.1\r\n")
-#: What makes a request more than its head, in lower case.
-LENGTH, CODING, UPGRADE = b"\r\ncontent-length:", b"\r\ntransfer-encoding:", b"\r\nupgrade:"
+#: What makes a request more than its head.
+_MORE: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding|upgrade):", re.IGNORECASE)
 
 GONE: Final = "the visitor left before the response had ended"
 CUT: Final = "the target closed the connection before the response had ended"
@@ -75,9 +77,10 @@ class Recorder:
         self.now = now
         self.seconds = seconds
         self._watchers = tuple(watchers)
-        self._began = [watcher.began for watcher in watchers]
-        self._changed = [watcher.changed for watcher in watchers]
-        self._ended = [watcher.ended for watcher in watchers]
+        # Who hears nothing of something is not called.
+        self._began = [w.began for w in watchers if type(w).began is not Watcher.began]
+        self._changed = [w.changed for w in watchers if type(w).changed is not Watcher.changed]
+        self._ended = [w.ended for w in watchers if type(w).ended is not Watcher.ended]
         self._ids = count(1)
 
     def __repr__(self) -> str:
@@ -170,6 +173,11 @@ class Recording:
     def __repr__(self) -> str:
         state = "over" if self._over else "websocket" if self._incoming else "open"
         return f"<Recording {self.target} {state} {len(self._waiting)} running>"
+
+    @property
+    def newest(self) -> Exchange | None:
+        """The last exchange that has begun and not ended."""
+        return self._waiting[-1] if self._waiting else None
 
     # What passes
 
@@ -297,6 +305,8 @@ class Recording:
 
     def _new(self, head: bytes, body: Body) -> Exchange:
         """An exchange, begun when its first byte came."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise RemoteProtocolError(f"more than {MAX_WAITING} requests wait for responses")
         recorder = self._recorder
         exchange = Exchange(
             recorder.new_id(),
@@ -438,7 +448,8 @@ def _is_bare(data: bytes) -> bool:
 
     To parse it as well would take ten times as long.
     """
-    if data.find(b"\r\n\r\n") != len(data) - 4 or _LINE.match(data) is None:
-        return False
-    lower = data.lower()
-    return not (LENGTH in lower or CODING in lower or UPGRADE in lower)
+    return (
+        data.find(b"\r\n\r\n") == len(data) - 4
+        and _LINE.match(data) is not None
+        and _MORE.search(data) is None
+    )

@@ -55,15 +55,19 @@ class CommandTests(SynchronousTestCase):
             self.assertIn(says, str(caught.exception))
 
     def test_not_yet(self) -> None:
-        """Policies and HAR files are refused: never an open door."""
-        for words, environ in (
-            (("s", "-p", "dir"), {}),
-            (("s",), {"BACKSTREAM_POLICY": "dir"}),
-            ((*BOTH, "-o", "dir"), {}),
-        ):
+        """Policies are refused: never an open door."""
+        for words, environ in ((("s", "-p", "dir"), {}), (("s",), {"BACKSTREAM_POLICY": "dir"})):
             with self.assertRaises(UsageError) as caught:
                 read(*words, **environ)
             self.assertIn("this version", str(caught.exception))
+
+    def test_har_files(self) -> None:
+        """After ``client`` -o names the folder of HAR files; there is more by longer names."""
+        options = read(*BOTH, "-o", "dir", "--output-max-size=2M", "--output-redact", "-cookie,pin")
+        self.assertEqual((options["output"], options["output-max-size"]), ("dir", 2 << 20))
+        self.assertEqual(options["output-redact"], "-cookie,pin")
+        for name in ("body", "files", "size"):
+            self.assertRaises(UsageError, read, *BOTH, f"--output-max-{name}=0")
 
 
 class ServeTests(SynchronousTestCase):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import unittest
 import zlib
 from base64 import b64decode
+from importlib.util import find_spec
 from typing import Any
 
 from hypothesis import given, settings
@@ -120,6 +122,14 @@ class EntryTests(SynchronousTestCase):
             entry["request"]["postData"]["params"],
             [{"name": "a", "value": "b c"}, {"name": "password", "value": REDACTED}],
         )
+
+    def test_large_form(self) -> None:
+        """Of a form with very many fields the first are told one by one."""
+        body = b"a=b&" * 100_000
+        head = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n" % len(body)
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        data = self.entry(head + kind + body, response(b""))["request"]["postData"]
+        self.assertEqual((len(data["params"]), data["text"]), (1000, body.decode()))
 
     def test_binary(self) -> None:
         """Bodies that are no text are in base64, whatever they say they are."""
@@ -257,8 +267,23 @@ class DecodingTests(SynchronousTestCase):
 
     def test_not_decoded(self) -> None:
         """What is in a coding of others', or in none, stays as it is."""
-        self.assertIsNone(decoded(b"x", "br"))
+        self.assertIsNone(decoded(b"x", "zstd"))
         self.assertIsNone(decoded(b"no gzip", "gzip"))
+        self.assertIsNone(decoded(b"x", ", gzip" * 9))
+
+    @unittest.skipUnless(find_spec("brotli"), "brotli is not installed")
+    def test_brotli(self) -> None:
+        """br is undone where the package brotli is there, up to the same limit."""
+        import brotli
+
+        self.assertEqual(decoded(brotli.compress(b"hello"), "br"), (b"hello", True))
+        bomb = brotli.compress(bytes(64 << 20), quality=5)
+        self.assertEqual(decoded(bomb, "br"), (bytes(MAX_DECODED), False))
+        self.assertIsNone(decoded(b"no brotli at all", "br"))
+
+    def test_slow_charset(self) -> None:
+        """A charset that would take its time is not believed."""
+        self.assertIsNone(text_of(b"a" * 9, "text/plain; charset=punycode"))
 
     def test_bomb(self) -> None:
         """Of a small body that stands for much only so much is made."""

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.inspection.exchanges import MAX_FRAME, Exchange
-from exposr_tx.inspection.recorder import CUT, GONE, UNASKED, Recorder, Recording
+from exposr_tx.inspection.recorder import CUT, GONE, MAX_WAITING, UNASKED, Recorder, Recording
 from exposr_tx.wire.frames import frame_head, masked
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -216,6 +216,14 @@ class RecordingTests(SynchronousTestCase):
         recording.received(b"220 ready\r\n")
         self.assertEqual(watching.ends[0].error, UNASKED)
         self.assertEqual(watching.ends[0].response_body.data, b"220 ready\r\n")
+
+    def test_many_waiting(self) -> None:
+        """So many requests may wait for answers; then the recording ends."""
+        watching, recording = started()
+        for _ in range(MAX_WAITING + 3):
+            recording.sent(GET)
+        self.assertEqual(len(watching.ends), MAX_WAITING)
+        self.assertIn(f"more than {MAX_WAITING}", watching.ends[0].error)
 
     def test_limits(self) -> None:
         """Of long bodies the beginning is kept, whole or not."""

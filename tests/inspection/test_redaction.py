@@ -101,6 +101,26 @@ class RedactionTests(SynchronousTestCase):
             multipart % REDACTED,
         )
 
+    def test_hostile_bodies(self) -> None:
+        """Bodies that are made to be slow to look through are not."""
+        size = 1 << 19
+        self.assertEqual(self.redaction.json('\\"' * size + "token"), '\\"' * size + "token")
+        for part in ('"token' + " " * 9, '"token":', "-", '{"token":{'):
+            text = '"' + part * (size // len(part)) + '": "x" token'
+            self.assertLessEqual(len(self.redaction.json(text)), 4 * len(text))
+        for part in ("a", "=", "&", "a=", "%3", "+"):
+            text = part * (size // len(part))
+            self.assertEqual(self.redaction.form(text), text)
+        for part in (
+            *("a", ";name=a", "; ", "\n", "Content-Disposition: x; name=a\n", "\r\n\r\n"),
+            *("content-disposition:;name=", "\ncontent-disposition:" + ";name=a" * 99),
+        ):
+            text = part * (size // len(part))
+            self.assertEqual(self.redaction.body(text, "multipart/form-data"), text)
+        for part in ("a", "?", "?a", "://", "://a", "&a=", ";"):
+            text = part * (size // len(part)) + "="
+            self.assertLessEqual(len(self.redaction.url(text)), len(text))
+
     def test_other_bodies(self) -> None:
         """Other texts are not looked through; JSON is told by its beginning, too."""
         self.assertEqual(self.redaction.body("token=x", "text/plain"), "token=x")

@@ -112,7 +112,9 @@ class InstalledTests(SynchronousTestCase):
         shutil.copytree(
             ROOT,
             source,
-            ignore=shutil.ignore_patterns(".venv", ".git", "build", "dist", "*.egg-info"),
+            ignore=shutil.ignore_patterns(
+                ".venv", ".git", "build", "dist", "*.egg-info", "tests.*"
+            ),
         )
         subprocess.run([sys.executable, "-m", "venv", base / "venv"], check=True, timeout=PIP)
         cls.scripts = base / "venv" / "bin"
@@ -161,6 +163,7 @@ class InstalledTests(SynchronousTestCase):
         """The wheel has the package, its types and the plugin, and nothing of the tests."""
         names = zipfile.ZipFile(self.wheel).namelist()
         self.assertIn("exposr_tx/py.typed", names)
+        self.assertIn("exposr_tx/inspector/page/page.js", names)
         self.assertIn("twisted/plugins/exposr_plugin.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)
         tops = {name.split("/")[0] for name in names}

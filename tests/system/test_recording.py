@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.inspection.har_schema import faults
+from tests.inspection.test_recorder import frame
 from tests.system.harness import Client, ForClass, Process, Server, Target, Visitor, wait_until
 from tests.system.targets import PAGE, digest_of, pieces, site
 from tests.system.test_backstream import PLAIN, JsonServer, Serve, command, connect, until_served
@@ -146,9 +147,7 @@ class RecordTests(SynchronousTestCase):
         self.client()
         with self.visit() as visitor:
             open_websocket(visitor, b"/ws")
-            visitor.send(
-                b"\x81\x85abcd" + bytes(a ^ b for a, b in zip(b"hello", b"abcda", strict=True))
-            )
+            visitor.send(frame(b"hello", 1, True, b"mask"))
             self.assertEqual(len(visitor.read(11)), 11)
         (entry,) = self.files.entries(1)
         self.assertEqual(entry["response"]["status"], 101)
