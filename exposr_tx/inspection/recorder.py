@@ -77,10 +77,10 @@ class Recorder:
         self.now = now
         self.seconds = seconds
         self._watchers = tuple(watchers)
-        # Who hears nothing of something is not called.
-        self._began = [w.began for w in watchers if type(w).began is not Watcher.began]
-        self._changed = [w.changed for w in watchers if type(w).changed is not Watcher.changed]
-        self._ended = [w.ended for w in watchers if type(w).ended is not Watcher.ended]
+        # Whom to tell what; who does not want to hear it is left out.
+        self.began = [w.began for w in watchers if type(w).began is not Watcher.began]
+        self.changed = [w.changed for w in watchers if type(w).changed is not Watcher.changed]
+        self.ended = [w.ended for w in watchers if type(w).ended is not Watcher.ended]
         self._ids = count(1)
 
     def __repr__(self) -> str:
@@ -104,20 +104,8 @@ class Recorder:
         """The next exchange's."""
         return str(next(self._ids))
 
-    def began(self, exchange: Exchange) -> None:
-        """Tell the watchers."""
-        self._tell(self._began, exchange)
-
-    def changed(self, exchange: Exchange) -> None:
-        """Tell the watchers."""
-        self._tell(self._changed, exchange)
-
-    def ended(self, exchange: Exchange) -> None:
-        """Tell the watchers."""
-        self._tell(self._ended, exchange)
-
-    def _tell(self, calls: Sequence[Callable[[Exchange], object]], exchange: Exchange) -> None:
-        """What one of the watchers fails with concerns nobody else."""
+    def tell(self, calls: Sequence[Callable[[Exchange], object]], exchange: Exchange) -> None:
+        """Tell watchers; what one of them fails with concerns nobody else."""
         for call in calls:
             try:
                 call(exchange)
@@ -326,7 +314,7 @@ class Recording:
         self._waiting.append(exchange)
         if head and len(self._waiting) == 1:
             self._responses.expect(head[: head.index(b" ")])
-        self._recorder.began(exchange)
+        self._recorder.tell(self._recorder.began, exchange)
         return exchange
 
     def _tell_connecting(self, exchange: Exchange) -> None:
@@ -370,7 +358,7 @@ class Recording:
         if exchange.answered is None:
             exchange.answered = self._recorder.seconds()
         exchange.response = ResponseHead(self._responses.head)
-        self._recorder.changed(exchange)
+        self._recorder.tell(self._recorder.changed, exchange)
         if response.status == 101:
             exchange.frames = Frames(self._recorder.max_body)
             self._outgoing, self._incoming = MessageReader(), MessageReader()
@@ -388,7 +376,7 @@ class Recording:
         moment = self._recorder.seconds()
         for opcode, text, size, compressed in found:
             exchange.frames.add(Frame(sent, opcode, text, size, moment, compressed))
-        self._recorder.changed(exchange)
+        self._recorder.tell(self._recorder.changed, exchange)
 
     # Ends
 
@@ -398,7 +386,7 @@ class Recording:
             return
         self._waiting.popleft()
         exchange.state = State.COMPLETE
-        self._recorder.ended(exchange)
+        self._recorder.tell(self._recorder.ended, exchange)
         behind = self._responses.take_rest() if self._responses.rest else b""
         if self._waiting:
             method = self._waiting[0].request.method
@@ -425,7 +413,7 @@ class Recording:
                 exchange.state, exchange.error = State.FAILED, error
             if exchange.ended is None:
                 exchange.ended = moment
-            self._recorder.ended(exchange)
+            self._recorder.tell(self._recorder.ended, exchange)
 
     def _unreadable(self, error: str, data: bytes, sent: bool) -> None:
         """What passes from here on cannot be told."""

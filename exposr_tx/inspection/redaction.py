@@ -17,12 +17,13 @@ from urllib.parse import unquote_plus
 __all__ = ["REDACTED", "Redaction"]
 
 REDACTED: Final = "[redacted]"
-#: Names, and the last words of names: ``token`` is ``X-Auth-Token``, ``access_token`` and
-#: ``accessToken`` as well.
+#: Names, and the last words of names: ``token`` is ``X-Auth-Token``, ``access_token``,
+#: ``accessToken`` and ``user[token]`` as well.
 SECRET: Final = frozenset(
     {
         *("authorization", "cookie", "token", "api-key", "apikey", "access-key", "auth-key"),
-        *("private-key", "secret", "secret-key", "password", "passwd", "passphrase", "pwd"),
+        *("access-key-id", "private-key", "subscription-key", "secret", "secret-key"),
+        *("password", "password-confirmation", "passwd", "passphrase", "pwd"),
         *("credential", "credentials", "session", "session-id", "sessionid", "jwt"),
         *("signature", "account", "account-id"),
     }
@@ -30,7 +31,8 @@ SECRET: Final = frozenset(
 #: Names that are secret in queries and forms, as they stand: elsewhere they mean anything.
 SECRET_PARAMETERS: Final = frozenset({"key", "sig", "code"})
 
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_DIVIDERS: Final = re.compile("[^a-z0-9]+")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 #: ``name=value`` in a URL, wherever the URL stands.
 _PARAMETER: Final = re.compile(r"([?&#;])([^=&#?;\s\"'<>]+)=([^&#\s\"'<>]+)")
 #: ``user:password@`` in a URL.
@@ -81,13 +83,13 @@ class Redaction:
         ``none`` takes all away that stood before it."""
         names, parameters = set(SECRET), set(SECRET_PARAMETERS)
         for word in text.split(","):
-            name = _dashed(_divided(word.strip()))
+            name = _dashed(_divided(word))
             if name == "none":
                 names.clear()
                 parameters.clear()
-            elif name.startswith("-"):
-                names.discard(name[1:])
-                parameters.discard(name[1:])
+            elif word.strip().startswith("-"):
+                names.discard(name)
+                parameters.discard(name)
             elif name:
                 names.add(name)
         return cls(names, parameters)
@@ -172,7 +174,8 @@ class Redaction:
 
 
 def _dashed(name: str) -> str:
-    return name.lower().replace("_", "-")
+    """In lower case, with one dash between words, and without a number at the end."""
+    return _DIVIDERS.sub("-", name.lower()).rstrip("0123456789-").lstrip("-")
 
 
 def _divided(name: str) -> str:

@@ -88,8 +88,10 @@ class RedactionTests(SynchronousTestCase):
     def test_forms(self) -> None:
         """Values in forms of both kinds."""
         self.assertEqual(
-            self.redaction.body("a=b&password=s&new+token=x", "application/x-www-form-urlencoded"),
-            f"a=b&password={REDACTED}&new+token=x",
+            self.redaction.body(
+                "a=b&password=s&new+token=s&tokens=x", "application/x-www-form-urlencoded"
+            ),
+            f"a=b&password={REDACTED}&new+token={REDACTED}&tokens=x",
         )
         multipart = (
             '--b\r\nContent-Disposition: form-data; name="password"\r\n\r\n%s\r\n'
@@ -120,6 +122,16 @@ class RedactionTests(SynchronousTestCase):
         for part in ("a", "?", "?a", "://", "://a", "&a=", ";"):
             text = part * (size // len(part)) + "="
             self.assertLessEqual(len(self.redaction.url(text)), len(text))
+
+    def test_names(self) -> None:
+        """Names in the ways in which frameworks make them longer."""
+        for name in (
+            *("user[password]", "user.password", "password2", "password_confirmation"),
+            *("newPassword", "tokens[0].token", "__Host-session", "AWSAccessKeyId", "API_KEY_1"),
+        ):
+            self.assertTrue(self.redaction.is_secret(name), name)
+        for name in ("passwordless", "tokenize", "keyboard", "key", "code", "", "-", "7"):
+            self.assertFalse(self.redaction.is_secret(name), name)
 
     def test_other_bodies(self) -> None:
         """Other texts are not looked through; JSON is told by its beginning, too."""
