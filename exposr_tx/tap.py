@@ -32,11 +32,11 @@ from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
 from exposr_tx.interfaces import (
-    Decision,
     IAccessLog,
     IAdmission,
     IPolicy,
     IStorage,
+    ITakeover,
     IUpstream,
     Origin,
 )
@@ -44,11 +44,12 @@ from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.policy import Policies, open_policies
+from exposr_tx.policy.clients import CLIENTS, ClientGuard, check_client, decided
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.storage import open_storage
-from exposr_tx.transport.backstream import Clients
+from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint, WebsocketEndpoint
 from exposr_tx.tunnels import Tunnel, Tunnels
 from exposr_tx.wire.http1 import Limits
@@ -101,21 +102,13 @@ class Admission:
             account = (await self._tunnels.get(tunnel_id)).account
         except TunnelNotFound:
             account = ""  # the answer must not tell which tunnels there are
-        question = replace(origin.asked, tunnel=tunnel_id, account=account)
-        decision = await decided(policy.decide("auth.client", question))
-        if not decision.allow:
-            raise PolicyDenied(decision.client_status, decision.reason, decision.headers)
+        await check_client(policy, replace(origin.asked, tunnel=tunnel_id, account=account))
 
     def plug(self, upstream: IUpstream) -> Deferred[None]:
         return Deferred.fromCoroutine(self._switchboard.plug(upstream))
 
     def unplug(self, upstream: IUpstream, clean: bool) -> None:
         self._switchboard.unplug(upstream, clean)
-
-
-async def decided(decision: Decision | Deferred[Decision]) -> Decision:
-    """A decision that may still be on its way."""
-    return decision if isinstance(decision, Decision) else await decision
 
 
 class Rooms:
@@ -170,8 +163,12 @@ class Rooms:
         if options["backstream"]:
             clients = Clients()
             others = BackstreamEndpoint(clients, reactor, options["limit-streams"])
+            joining: ITakeover = others
+            if policies is not None:
+                others.judge = ClientGuard(policies, TUNNEL, failures).judge
+                joining = GuardedTakeover(others)
             transports.append(others)
-            backstream = Backstream(clients, others, options["backstream"])
+            backstream = Backstream(clients, joining, options["backstream"])
         https = self._https(
             options,
             [door.roles for door in doors if "admin" not in door.roles],
@@ -336,7 +333,7 @@ def _api_settings(options: Options, ingress_url: str, policies: Policies | None)
         max_connections=options["transport-max-connections"],
         allow_registration=bool(options["allow-registration"]),
         ws_protocols=(SUBPROTOCOL,),
-        policies=None if policies is None else (lambda: policies.packages - {"auth.client"}),
+        policies=None if policies is None else (lambda: policies.packages - {CLIENTS}),
     )
 
 

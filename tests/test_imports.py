@@ -55,11 +55,14 @@ ALLOWED: dict[str, set[str]] = {
     "client": {
         *("wire", "splice", "transport", "inspection", "options", "memory", "monotonic"),
     },
-    "server_options": {"options"},
+    "policy_options": {"options"},
+    "server_options": {"options", "policy_options"},
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "options"},
+    "backstream": SERVER
+    | SERVER_EDGE - {"tap"}
+    | {"client", "inspection", "options", "policy_options"},
     "scripts": SERVER | {"backstream", "client", "inspection", "options"},
     "testing": SERVER | SERVER_EDGE | {"client", "inspection", "options"},
 }

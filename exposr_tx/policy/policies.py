@@ -216,13 +216,6 @@ class Policies:
 
     def start(self) -> None:
         """Look at the files from now on."""
-        for name in ("auth.client", "auth.server"):
-            if name not in self.packages:
-                self.log.warn(
-                    "no policy defines package {package}: what it would decide on is denied",
-                    event="policy",
-                    package=name,
-                )
         self._warn()
         self._looking.start(LOOK, now=False)
 
@@ -274,6 +267,13 @@ class Policies:
         return False
 
     def _warn(self) -> None:
+        for name in ("auth.client", "auth.server"):
+            if name not in self.packages:
+                self.log.warn(
+                    "no policy defines package {package}: what it would decide on is denied",
+                    event="policy",
+                    package=name,
+                )
         for line in self._set.warnings:
             self.log.warn("{line}", event="policy", line=line)
 

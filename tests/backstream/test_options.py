@@ -55,15 +55,16 @@ class CommandTests(SynchronousTestCase):
             self.assertIn(says, str(caught.exception))
 
     def test_not_yet(self) -> None:
-        """Policies and HAR files are refused: never an open door."""
-        for words, environ in (
-            (("s", "-p", "dir"), {}),
-            (("s",), {"BACKSTREAM_POLICY": "dir"}),
-            ((*BOTH, "-o", "dir"), {}),
-        ):
-            with self.assertRaises(UsageError) as caught:
-                read(*words, **environ)
-            self.assertIn("this version", str(caught.exception))
+        """HAR files are refused."""
+        with self.assertRaises(UsageError) as caught:
+            read(*BOTH, "-o", "dir")
+        self.assertIn("this version", str(caught.exception))
+
+    def test_policies(self) -> None:
+        """Policies may be named several times, and with commas, as there."""
+        options = read("s", "-p", "a,b", "--policy", "c")
+        self.assertEqual(options["policy"], ("a", "b", "c"))
+        self.assertEqual(read("s", BACKSTREAM_POLICY="a,b")["policy"], ("a", "b"))
 
 
 class ServeTests(SynchronousTestCase):
