@@ -262,7 +262,7 @@ class Rooms:
         if self._expire_every:
             self._expiry.start(self._expire_every, now=False)
         if self._policies is not None:
-            self._policies.start()
+            await self._policies.start()
         self.health.ready()
 
     def reload(self) -> None:

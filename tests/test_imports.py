@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
-    "policy": set(),
+    "policy": {"direct"},
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},

@@ -91,9 +91,9 @@ class Rooms:
         return self._ingress
 
     async def open(self) -> None:
-        """Look at the policies' files from now on."""
+        """Load the policies."""
         if self._policies is not None:
-            self._policies.start()
+            await self._policies.start()
 
     def reload(self) -> None:
         """Read the policies anew."""
@@ -101,7 +101,7 @@ class Rooms:
             self._policies.reload()
 
     async def close(self) -> None:
-        """Look at the policies' files no more."""
+        """End what evaluates policies."""
         if self._policies is not None:
             self._policies.stop()
 

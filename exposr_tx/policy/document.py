@@ -102,9 +102,10 @@ class Reading:
     :param mentioned: fields, as ``method`` or, where one key of an object is read,
         ``header.Authorization``; ALL_FIELDS for all there is. The keys of ``within`` are networks.
     :ivar lasting: whether the same input is likely to come again.
+    :ivar warnings: what an operator should know.
     """
 
-    __slots__ = ("_has", "_keys", "_networks", "_parts", "lasting", "unknown")
+    __slots__ = ("_has", "_keys", "_networks", "_parts", "lasting", "warnings")
 
     def __init__(self, mentioned: Iterable[str]) -> None:
         names = set(mentioned)
@@ -121,8 +122,10 @@ class Reading:
                 keys[field] = None
             elif known is not None:
                 known.add(key)
-        #: Fields that no input has.
-        self.unknown = sorted(keys.keys() - FIELDS)
+        self.warnings = [
+            f"the input has no field {name!r}; what depends on it is undefined"
+            for name in sorted(keys.keys() - FIELDS)
+        ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
         self.lasting = not keys.keys() & ALWAYS_NEW
         self._has: dict[str, dict[str, bool]] = {}

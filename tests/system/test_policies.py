@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -224,6 +225,75 @@ class PolicyTests(SynchronousTestCase):
         (self.folder / "visitors.rego").write_text(text)
         os.kill(self.server.process.pid, signal.SIGHUP)
         wait_until(lambda: self.get(path).status == status, f"{path!r} is {status}")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process, or one of its threads, has started."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(text) for text in thread.read_text().split()]
+    return found
+
+
+class ProcessTests(SynchronousTestCase):
+    """The processes in which policies are evaluated: what becomes of them harms nobody for long."""
+
+    skip = SKIP
+    SLOW = """package auth.server
+
+allow if startswith(input.path, "/public/")
+
+allow if {
+    input.path == "/slow"
+    many := numbers.range(1, 2000)
+    count([1 | some a in many; some b in many; a > b]) == -1
+}
+"""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "p.rego").write_text(self.SLOW)
+        self.serve = Serve(self, "-p", folder.name)
+        self.workers = wait_until(lambda: children(self.serve.pid), "its processes")
+
+    def status(self, path: bytes) -> int:
+        with self.serve.visit() as visitor:
+            return visitor.get(path).status
+
+    def test_goes_on_for_ever(self) -> None:
+        """An evaluation that does not end is denied in time, others are not held up, and its
+        process is replaced."""
+        self.assertEqual(self.status(b"/slow"), 403)
+        self.assertEqual(self.status(b"/public/a"), 503)  # allowed; nobody is connected
+        self.serve.wait_for_line("ended with status -14.*and is replaced")
+        wait_until(
+            lambda: len(set(children(self.serve.pid)) - set(self.workers)) == 1, "another process"
+        )
+        self.assertEqual(self.status(b"/public/a"), 503)
+
+    def test_killed(self) -> None:
+        """Processes that are killed are replaced."""
+        for pid in self.workers:
+            os.kill(pid, signal.SIGKILL)
+        self.serve.wait_for_line("ended with status -9.*and is replaced")
+        wait_until(lambda: self.status(b"/public/a") == 503, "an allowed request")
+        self.assertEqual(set(children(self.serve.pid)) & set(self.workers), set())
+
+    def test_end_with_the_server(self) -> None:
+        """A server that is killed leaves none of its processes behind, nor does one that ends."""
+        self.serve.kill()
+        for pid in self.workers:
+            wait_until(partial(ended, pid), f"the end of process {pid}")
+        self.assertTrue(all(ended(pid) for pid in self.workers))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process runs no more, buried or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 class BackstreamTests(SynchronousTestCase):
