@@ -283,6 +283,7 @@ class Options(EnvironOptions):
         self._refuse_what_is_not_there()
         for name in sorted(_WITHOUT_EFFECT & self.given.keys()):
             self.warnings.append(f"{self.given[name]} has no effect in this server")
+        policy_options.check(self)
         self._settle_tcp()
         self._settle_ports()
         for name in ("transport-max-connections", "limit-streams"):

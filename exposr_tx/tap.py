@@ -25,7 +25,13 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining, Transports
-from exposr_tx.errors import ExposrError, PermissionDenied, PolicyDenied, TunnelNotFound
+from exposr_tx.errors import (
+    ExposrError,
+    PermissionDenied,
+    PolicyDenied,
+    PolicyInvalid,
+    TunnelNotFound,
+)
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.guard import VISITORS, Guard, GuardedTakeover, tcp_question
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
@@ -43,7 +49,7 @@ from exposr_tx.interfaces import (
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy import Policies, open_policies
+from exposr_tx.policy import AnyPolicies, open_policies
 from exposr_tx.policy.clients import CLIENTS, ClientGuard, check_client, decided
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
@@ -130,12 +136,14 @@ class Rooms:
         doors: Sequence[Door],
         ingress_url: str,
         tcp_interface: str,
-        policies: Policies | None = None,
+        policies: AnyPolicies | None = None,
     ) -> None:
         self._policies = policies
         self._reactor = reactor
         self._storage = storage
         self.health = Health()
+        if policies is not None:
+            self.health.details["policies"] = lambda: policies.counts.by_outcome
         accounts = Accounts(storage, time.time)
         self._tunnels = _tunnels(options, storage, accounts, ingress_url)
         self._switchboard = Switchboard(
@@ -324,7 +332,7 @@ def _tunnels(options: Options, storage: IStorage, accounts: Accounts, ingress_ur
     )
 
 
-def _api_settings(options: Options, ingress_url: str, policies: Policies | None) -> ApiSettings:
+def _api_settings(options: Options, ingress_url: str, policies: AnyPolicies | None) -> ApiSettings:
     return ApiSettings(
         ingress_http_url=ingress_url,
         api_url=options["api-url"] or "",
@@ -402,12 +410,10 @@ def makeService(options: Options) -> ServerService:
         storage = open_storage(options["storage-url"], reactor)  # type: ignore[arg-type]
     except ExposrError as problem:
         raise SystemExit(f"twistd exposr: --{problem}") from None
-    policies = None
     try:
-        if options["policy"]:
-            policies = open_policies(options["policy"], reactor, time.time)
-    except ExposrError as problem:
-        raise SystemExit(f"twistd exposr: --policy: {problem}") from None
+        policies = open_policies(options, reactor, time.time)
+    except PolicyInvalid as problem:
+        raise SystemExit(f"twistd exposr: {options.given['policy']}: {problem}") from None
 
     def build(doors: Sequence[Door]) -> Rooms:
         entries = [door for door in doors if "ingress" in door.roles]

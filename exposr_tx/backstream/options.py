@@ -175,6 +175,7 @@ class ServeOptions(CommandOptions):
     lists = frozenset({"trusted-proxy"}) | policy_options.LISTS
 
     def postOptions(self) -> None:
+        policy_options.check(self)
         if self["addr"] is None:
             self["addr"] = self._from_port()
 

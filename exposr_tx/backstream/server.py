@@ -27,7 +27,7 @@ from exposr_tx.interfaces import ITakeover
 from exposr_tx.logs import LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy import Policies, open_policies
+from exposr_tx.policy import AnyPolicies, open_policies
 from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.transport.backstream import TUNNEL, Clients
@@ -50,7 +50,7 @@ class Rooms:
         reactor: Any,
         log: Log,
         doors: Sequence[Door],
-        policies: Policies | None,
+        policies: AnyPolicies | None,
     ) -> None:
         self._policies = policies
         clients = Clients()
@@ -130,12 +130,10 @@ def service(
     keep_freed_memory()
     collect_rarely()
     use_monotonic_time(reactor)
-    policies = None
-    if options["policy"]:
-        try:
-            policies = open_policies(options["policy"], reactor, time.time)
-        except PolicyInvalid as problem:
-            raise ExposrError(f"{options.given['policy']}: {problem}") from None
+    try:
+        policies = open_policies(options, reactor, time.time)
+    except PolicyInvalid as problem:
+        raise ExposrError(f"{options.given['policy']}: {problem}") from None
     return ServerService(
         reactor,
         [door(options["addr"])],

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.sources import signature
 from exposr_tx.policy.verdict import FAILED
@@ -31,8 +32,6 @@ __all__ = ["Evaluators", "Policies"]
 LOOK: Final = 2.0
 #: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
 MAX_KEPT: Final = 16384
-#: Seconds between two log lines of one kind of failure.
-QUIET: Final = 1.0
 
 
 class Evaluators(Protocol):
@@ -71,7 +70,6 @@ class Policies:
         with PolicyInvalid.
     :param clock: for looks at the files.
     :param now: epoch seconds.
-    :ivar counts: how often there was each outcome.
     """
 
     log = Logger()
@@ -91,10 +89,14 @@ class Policies:
         self._signature: Any = ()
         self._loading = False
         self._again = False
-        self._told: dict[str, float] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
-        self.counts = dict.fromkeys(("allowed", "denied", "undefined", "error", "timeout"), 0)
+        self.counts = Counts(
+            clock,
+            error="its evaluation fails, or gives what is no decision; try it with: exposr policy "
+            "test",
+            timeout="make it simpler, or give it longer with --policy-timeout",
+        )
 
     def __repr__(self) -> str:
         return f"<Policies {self._set.outline!r}>"
@@ -113,7 +115,7 @@ class Policies:
             key = self._reading.key(package, question)
             kept = self._kept.get(key)
             if kept is not None:
-                self.counts[kept.outcome] += 1
+                self.counts.count(kept, package)
                 return kept
         policies = self._set
         deciding = policies.ask(package, self._reading.of(question, self._now))
@@ -122,31 +124,12 @@ class Policies:
     def _decided(
         self, decision: Decision, package: str, policies: Evaluators, key: bytes
     ) -> Decision:
-        self.counts[decision.outcome] += 1
-        if decision.outcome in ("error", "timeout"):
-            self._tell(package, decision.outcome)
-        elif key and policies is self._set:
+        self.counts.count(decision, package)
+        if key and policies is self._set and decision.outcome not in ("error", "timeout"):
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = decision
         return decision
-
-    def _tell(self, package: str, outcome: str) -> None:
-        now = self._clock.seconds()
-        if now - self._told.get(outcome, -QUIET) < QUIET:
-            return
-        self._told[outcome] = now
-        self.log.warn(
-            {
-                "error": "package {package} could not decide, and denied: its evaluation fails, or "
-                "gives what is no decision; try it with: exposr policy test",
-                "timeout": "package {package} did not decide in time, and denied; make it simpler",
-            }[outcome],
-            event="policy",
-            package=package,
-            outcome=outcome,
-            count=self.counts[outcome],
-        )
 
     # Loading anew
 
@@ -161,6 +144,7 @@ class Policies:
         """Look at the files no more, and evaluate no more."""
         if self._looking.running:
             self._looking.stop()
+        self.counts.tell()
         self._set.close()
 
     def _use(self, policies: Evaluators) -> None:
@@ -170,10 +154,15 @@ class Policies:
         self._kept: dict[bytes, Decision] = {}
 
     def reload(self) -> Deferred[bool]:
-        """Take the files as they are now, all or none.
+        """What SIGHUP asks for: tell what was decided, and take the files as they are now, all or
+        none.
 
         :return: fires with whether they were taken.
         """
+        self.counts.tell()
+        return self._reload()
+
+    def _reload(self) -> Deferred[bool]:
         if self._loading:
             self._again = True
             return succeed(False)
@@ -186,7 +175,7 @@ class Policies:
         self._loading = False
         if self._again:
             self._again = False
-            self.reload()
+            self._reload()
         return result
 
     def _loaded(self, policies: Evaluators) -> bool:
@@ -226,4 +215,4 @@ class Policies:
 
     def _look(self) -> None:
         if signature(self._paths) != self._signature:
-            self.reload()
+            self._reload()

@@ -55,11 +55,11 @@ def _of_object(value: Any) -> Decision:
     allow, status, reason = value.get("allow"), value.get("status", 403), value.get("reason", "")
     if not isinstance(allow, bool) or not isinstance(reason, str) or len(reason) > MAX_REASON:
         raise _NoDecision
-    # JSON has one kind of number: 403.0 is 403.
-    if isinstance(status, bool) or not isinstance(status, int | float) or status != int(status):
+    if isinstance(status, bool) or not isinstance(status, int | float):
         raise _NoDecision
-    # 304 and what is below 300 would be no denial for whoever asks.
-    if not 300 <= status <= 599 or status == 304:
+    # 304 and what is below 300 would be no denial for whoever asks. JSON has one kind of number:
+    # 403.0 is 403.
+    if not 300 <= status <= 599 or status == 304 or status != int(status):
         raise _NoDecision
     headers = _pairs(value.get("headers", {}))
     request_headers = _pairs(value.get("set_request_headers", {}))

@@ -54,12 +54,6 @@ class CommandTests(SynchronousTestCase):
                 read(*words)
             self.assertIn(says, str(caught.exception))
 
-    def test_not_yet(self) -> None:
-        """HAR files are refused."""
-        with self.assertRaises(UsageError) as caught:
-            read(*BOTH, "-o", "dir")
-        self.assertIn("this version", str(caught.exception))
-
     def test_policies(self) -> None:
         """Policies may be named several times, and with commas, as there."""
         options = read("s", "-p", "a,b", "--policy", "c")

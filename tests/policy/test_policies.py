@@ -98,7 +98,8 @@ class PoliciesTests(SynchronousTestCase):
             self.assertEqual(self.outcome(policies, package), outcome, package)
         self.assertEqual(self.outcome(policies, target=b"/b"), "denied")
         self.assertEqual(
-            policies.counts, {"allowed": 1, "denied": 3, "undefined": 2, "error": 2, "timeout": 0}
+            policies.counts.by_outcome,
+            {"allowed": 1, "denied": 3, "undefined": 2, "error": 2, "timeout": 0},
         )
         self.flushWarnings()
 
@@ -128,7 +129,7 @@ class PoliciesTests(SynchronousTestCase):
         policies = self.policies(server=SERVER)
         Asked.late = LATE
         self.assertEqual(self.outcome(policies), "timeout")
-        self.assertEqual(policies.counts["timeout"], 1)
+        self.assertEqual(policies.counts.by_outcome["timeout"], 1)
         Asked.late = None
         self.assertEqual(self.outcome(policies), "allowed")
 

@@ -192,6 +192,21 @@ class PolicyTests(SynchronousTestCase):
         with self.server.visit("my-office") as visitor:
             self.assertEqual(visitor.get(b"/secret").status, 403)
 
+    def test_own_policy_by_command(self) -> None:
+        """The same with the client's commands: configure sets and unsets, info tells."""
+
+        def run(*words: str) -> Client:
+            return Client(self, self.server, "-a", self.account, "tunnel", *words)
+
+        self.assertEqual(run("create", "my-room", "policy", "office").wait(), 0)
+        run("info", "my-room").wait_for_line("^Policy: office$")
+        self.assertEqual(run("configure", "my-room", "unset", "policy").wait(), 0)
+        told = run("info", "my-room")
+        self.assertEqual((told.wait(), [x for x in told.out if "Policy" in x]), (0, []))
+        wrong = run("configure", "my-room", "set", "policy", "nope")
+        self.assertEqual(wrong.wait(), 1)
+        self.assertRegex("\n".join(wrong.err), "policy.*must be null or one of.*office")
+
     def test_clients(self) -> None:
         """A client whom the policy does not allow does not connect, though its token is good; nor
         is it told more by a wrong one."""
