@@ -11,13 +11,15 @@ from typing import Any, Final
 
 from exposr_tx.interfaces import Decision
 
-__all__ = ["ALLOWED", "DENIED", "FAILED", "LATE", "NO_PACKAGE", "verdict"]
+__all__ = ["ALLOWED", "DENIED", "FAILED", "LATE", "NO_PACKAGE", "PLAIN", "verdict"]
 
 ALLOWED: Final = Decision("allowed")
 DENIED: Final = Decision("denied")
 FAILED: Final = Decision("error")
 LATE: Final = Decision("timeout")
 NO_PACKAGE: Final = Decision("undefined")
+#: By outcome, those with nothing else to say.
+PLAIN: Final = {d.outcome: d for d in (ALLOWED, DENIED, FAILED, LATE, NO_PACKAGE)}
 
 _KEYS: Final = frozenset({"allow", "status", "reason", "headers", "set_request_headers"})
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")

@@ -17,16 +17,17 @@ from functools import partial
 from typing import Any, Final
 
 from exposr_tx.errors import PolicyInvalid
-from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.sources import Source
+from exposr_tx.policy.verdict import PLAIN
 
 __all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
 
 #: Seconds for which answers are gathered before they are sent.
 GATHERING: Final = 0.002
-#: Seconds after which an evaluation, or compiling, is taken to go on for ever: the process ends.
+#: Seconds over its time after which an evaluation is taken to go on for ever: the process ends.
 STUCK: Final = 1.0
+#: Seconds for compiling.
 STUCK_COMPILING: Final = 60.0
 _LENGTH: Final = 4
 
@@ -96,28 +97,26 @@ def _answer(
     questions: list[Any],
     end_after: Callable[[float], object],
 ) -> None:
-    answers = []
-    gathered = time.monotonic()
+    answers: list[tuple[Any, ...]] = []
+    now = gathered = time.monotonic()
+    end_after(max(0.0, until - now) + STUCK)
     for number, package, document in questions:
-        if time.monotonic() > until:
+        if now > until:
             # Nobody waits for it any more; those behind it shall not be late as well.
             answers.append((number, "timeout"))
             continue
-        end_after(STUCK)
-        answers.append((number, *_plain(compiled.evaluate(package, document))))
-        if time.monotonic() > gathered + GATHERING:
+        decision = compiled.evaluate(package, document)
+        if PLAIN.get(decision.outcome) is decision:
+            answers.append((number, decision.outcome))
+        else:
+            fields = (decision.headers, decision.set_request_headers)
+            answers.append((number, decision.outcome, decision.status, decision.reason, *fields))
+        now = time.monotonic()
+        if now > gathered + GATHERING:
             connection.sendall(frame(answers))
-            answers, gathered = [], time.monotonic()
+            answers, gathered = [], now
     if answers:
         connection.sendall(frame(answers))
-
-
-def _plain(decision: Decision) -> tuple[Any, ...]:
-    """A decision's members; most have an outcome only."""
-    if decision == Decision(decision.outcome):
-        return (decision.outcome,)
-    headers = (decision.headers, decision.set_request_headers)
-    return (decision.outcome, decision.status, decision.reason, *headers)
 
 
 def _messages(connection: socket.socket) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame, serve
-from exposr_tx.policy.workers import SHARE, Workers
+from exposr_tx.policy.workers import PATIENCE, SHARE, Workers
 from tests.policy.folder import SKIP
 
 BUDGET = 0.05
@@ -176,43 +176,51 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(three).outcome, "undefined")
 
     def test_busy(self) -> None:
-        """While one works the other one is asked; while both work, what is asked is gathered for
-        whoever has answered first."""
-        for name in "ab":
+        """What is asked while one works is gathered for it; if it takes long, the other one is
+        asked; while both work, whoever has answered first is."""
+        self.workers.ask("a", {})
+        self.turn()
+        for name in "bc":
             self.workers.ask(name, {})
             self.turn()
-        for name in "cd":
+        self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], []))
+        self.answer(0, (1, "allowed"))
+        self.assertEqual((self.asked(0), self.asked(1)), ([["b", "c"]], []))
+        self.workers.ask("d", {})
+        self.reactor.advance(PATIENCE)
+        self.assertEqual((self.asked(0), self.asked(1)), ([], [["d"]]))
+        for name in "ef":
             self.workers.ask(name, {})
-            self.turn()
-        self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], [["b"]]))
-        self.answer(1, (2, "allowed"))
-        self.assertEqual((self.asked(0), self.asked(1)), ([], [["c", "d"]]))
+            self.reactor.advance(PATIENCE)
+        self.answer(1, (4, "allowed"))
+        self.assertEqual((self.asked(0), self.asked(1)), ([], [["e", "f"]]))
 
     def test_many(self) -> None:
-        """Many questions of one turn are shared out."""
+        """A message has so many questions; what is left waits for an answer, not for long."""
         for _ in range(SHARE + 1):
             self.workers.ask("a", {})
         self.turn()
-        self.assertEqual([len(m) for n in (0, 1) for m in self.asked(n)], [SHARE, 1])
+        self.assertEqual([len(message) for message in self.asked(0)], [SHARE])
+        self.reactor.advance(PATIENCE)
+        self.assertEqual([len(message) for message in self.asked(1)], [1])
 
     def test_late(self) -> None:
         """What has no answer in time is late, asked or still waiting to be; a later answer changes
         nothing, and the process is asked again."""
-        asked = [self.workers.ask(name, {}) for name in "ab"]
+        asked = [self.workers.ask("a", {})]
         self.turn()
-        self.workers.ask("x", {})
-        self.turn()
-        waiting = self.workers.ask("c", {})
+        asked.append(self.workers.ask("b", {}))
+        self.reactor.advance(PATIENCE)
+        asked.append(self.workers.ask("c", {}))
         self.reactor.advance(BUDGET)
-        self.assertEqual([self.successResultOf(d).outcome for d in asked], ["timeout"] * 2)
-        self.assertEqual(self.successResultOf(waiting).outcome, "timeout")
-        self.asked(0)
-        self.answer(0, (1, "allowed"), (2, "allowed"))
+        self.assertEqual([self.successResultOf(d).outcome for d in asked], ["timeout"] * 3)
+        self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], [["b"]]))
+        self.answer(0, (1, "allowed"))
         self.assertEqual(self.asked(0), [])
         after = self.workers.ask("d", {})
-        self.turn()
+        self.reactor.advance(PATIENCE)
         self.assertEqual(self.asked(0), [["d"]])
-        self.answer(0, (5, "allowed"))
+        self.answer(0, (4, "allowed"))
         self.assertEqual(self.successResultOf(after).outcome, "allowed")
 
     def test_each_has_its_time(self) -> None:
