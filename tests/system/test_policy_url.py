@@ -28,7 +28,6 @@ from tests.system.harness import (
     Server,
     Target,
     Visitor,
-    twistd,
     wait_until,
 )
 from tests.system.test_backstream import PLAIN, JsonClient, Serve, command, connect
@@ -197,18 +196,6 @@ class PretenderTests(SynchronousTestCase):
         port = int(trusting.wait_for_line(r'Start server addr="127\.0\.0\.1:(\d+)"')[1])
         with Visitor(port) as visitor:
             self.assertEqual(visitor.get().status, 503)  # allowed; nobody is connected
-
-    def test_options(self) -> None:
-        """What does not go together is one line, and status 1."""
-        for words, said in (
-            (("--policy", "/tmp", "--policy-url", "http://h/v1/data"), "--policy-url: does not go"),
-            (("--policy-cache", "1"), "--policy-cache: needs --policy-url"),
-            (("--policy-url", "http://u:p@h/"), "--policy-url.*without user"),
-            (("--policy-timeout", "0"), "--policy-timeout: must be more than 0"),
-        ):
-            server = Process(self, twistd("-n", "--pidfile=", "exposr", *words))
-            self.assertEqual(server.wait(), 1, server.report())
-            self.assertRegex("\n".join(server.err), rf"^twistd exposr: {said}[^\n]*$")
 
 
 @unittest.skipUnless(OPA, "OPA names no executable of the Open Policy Agent; none is on the PATH")
