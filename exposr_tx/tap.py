@@ -49,8 +49,8 @@ from exposr_tx.interfaces import (
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy import AnyPolicies, open_policies
 from exposr_tx.policy.clients import CLIENTS, ClientGuard, check_client, decided
+from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door

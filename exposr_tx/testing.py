@@ -46,8 +46,8 @@ from exposr_tx.client.http import Body, agent_for
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined
-from exposr_tx.policy import Policies
 from exposr_tx.policy.inline import Inline
+from exposr_tx.policy.policies import Policies
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door
 from exposr_tx.storage import MemoryStorage

@@ -27,8 +27,8 @@ from exposr_tx.interfaces import ITakeover
 from exposr_tx.logs import LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy import AnyPolicies, open_policies
 from exposr_tx.policy.clients import ClientGuard
+from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint

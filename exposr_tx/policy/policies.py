@@ -7,7 +7,7 @@ the place of one that did.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
@@ -20,13 +20,18 @@ from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import Reading
-from exposr_tx.policy.sources import signature
+from exposr_tx.policy.sources import read_sources, signature
 from exposr_tx.policy.verdict import FAILED
+from exposr_tx.policy.workers import load, start
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Evaluators", "Policies"]
+    from exposr_tx.policy.remote import RemotePolicies
+
+__all__ = ["AnyPolicies", "Evaluators", "Policies", "open_policies"]
+
+AnyPolicies: TypeAlias = "Policies | RemotePolicies"
 
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
@@ -216,3 +221,33 @@ class Policies:
     def _look(self) -> None:
         if signature(self._paths) != self._signature:
             self._reload()
+
+
+def open_policies(
+    options: Mapping[str, Any], reactor: Any, now: Callable[[], float]
+) -> AnyPolicies | None:
+    """Policies for a server that is about to start; None where there are none.
+
+    :param options: as ``policy_options`` has them.
+    :param reactor: provides IReactorSocket, IReactorFromThreads and IReactorTime.
+    :param now: epoch seconds.
+
+    Raises PolicyInvalid, whose text is for the operator; without the extra ``rego`` it names what
+    to install.
+    """
+    paths, url, budget = options["policy"], options["policy-url"], options["policy-timeout"]
+    if url:
+        from exposr_tx.policy.remote import RemotePolicies, agent  # noqa: PLC0415  2 MB
+
+        web, pool = agent(reactor, budget)
+        keep, packages = options["policy-cache"], options["policy-package"]
+        return RemotePolicies(
+            url, web, pool.closeCachedConnections, reactor, now, budget, keep, packages
+        )
+    if not paths:
+        return None
+    # Tried here, as long as errors can be told at the terminal; they are loaded when the server
+    # has given up the rights that it needs to listen.
+    processes, _outline = start(read_sources(paths), 1)
+    processes[0].stop()
+    return Policies(paths, lambda paths: load(reactor, paths, budget), reactor, now)

@@ -240,9 +240,9 @@ class Workers:
         where another one has only begun, it may well be done first, and takes all there is."""
         busy = [worker.since for worker in self._workers if worker.asked]
         if len(busy) < len(self._workers):
-            now = self._reactor.seconds()
+            delay = max(busy) + PATIENCE - self._reactor.seconds() if busy else 0.0
             self._flushing = True
-            self._reactor.callLater(max(0.0, max(busy, default=0.0) + PATIENCE - now), self._flush)
+            self._reactor.callLater(max(0.0, delay), self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
