@@ -92,6 +92,7 @@ class Policies:
         self._now = now
         self._use(_Unloaded())
         self._signature: Any = ()
+        self._before: list[Evaluators] = []
         self._loading = False
         self._again = False
         self._looking = LoopingCall(self._look)
@@ -150,7 +151,13 @@ class Policies:
         if self._looking.running:
             self._looking.stop()
         self.counts.tell()
+        while self._before:
+            self._close_before()
         self._set.close()
+
+    def _close_before(self) -> None:
+        if self._before:
+            self._before.pop(0).close()
 
     def _use(self, policies: Evaluators) -> None:
         self._set = policies
@@ -184,10 +191,10 @@ class Policies:
         return result
 
     def _loaded(self, policies: Evaluators) -> bool:
-        before = self._set
+        self._before.append(self._set)
         self._use(policies)
-        # What is being decided by them has its answer by then.
-        self._clock.callLater(LOOK, before.close)
+        # What is being decided by the ones before has its answer by then.
+        self._clock.callLater(LOOK, self._close_before)
         self.log.info(
             "policies were loaded: {packages}",
             event="policy",

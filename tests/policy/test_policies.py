@@ -150,6 +150,9 @@ class PoliciesTests(SynchronousTestCase):
         self.assertEqual(self.outcome(policies), "denied")
         self.clock.advance(LOOK)
         self.assertEqual([used.closed for used in self.loaded], [True, False])
+        self.successResultOf(policies.reload())
+        policies.stop()
+        self.assertEqual([used.closed for used in self.loaded], [True, True, True])
 
     def test_all_or_nothing(self) -> None:
         """What does not load leaves the set that is in use; mended, it counts."""
