@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.load import Rate, Visit, wrk
@@ -124,10 +125,13 @@ class Bench:
         program = self.programs.yardstick(name, port, self._target, self._origin, self._echo)
         return Side(port, (program,), is_yardstick=True)
 
-    def tunnel(self, *names: str) -> Side:
-        """A server of its own with a client for each of the tunnels, bench and origin if none."""
+    def tunnel(self, *names: str, options: Sequence[str | Path] = ()) -> Side:
+        """A server of its own with a client for each of the tunnels, bench and origin if none.
+
+        :param options: further ones of the server.
+        """
         port = free_port()
-        server = self.programs.server(port)
+        server = self.programs.server(port, *options)
         clients = [self.client(port, name, name) for name in names or ("bench", "origin")]
         return Side(port, (server, *clients))
 
@@ -168,9 +172,9 @@ class Bench:
             self.programs.stop(program)
 
     @contextmanager
-    def fresh(self, *names: str) -> Iterator[Side]:
+    def fresh(self, *names: str, options: Sequence[str | Path] = ()) -> Iterator[Side]:
         """A tunnel's side whose memory nobody has used before, ended afterwards."""
-        side = self.tunnel(*names)
+        side = self.tunnel(*names, options=options)
         try:
             yield side
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.bench import Bench, Result
 from benchmarks.connections import accepted, idle_memory, websockets
 from benchmarks.parts import access_line, client_process
+from benchmarks.policies import policies
 from benchmarks.processes import Missing
 from benchmarks.requests import (
     beside_download,
@@ -40,21 +41,12 @@ CASES: dict[str, Callable[[Bench], Iterator[Result]]] = {
     "events": event_stream,
     "idle": idle_memory,
     "tunnels": many_tunnels,
+    "policy": policies,
 }
 # These have no figure for nginx.
 TUNNEL_ONLY = {
-    *(
-        "relay",
-        "reader",
-        "dialects",
-        "record",
-        "inspect",
-        "accepts",
-        "client",
-        "log",
-        "idle",
-        "tunnels",
-    ),
+    *("relay", "reader", "dialects", "record", "inspect", "policy"),
+    *("accepts", "client", "log", "idle", "tunnels"),
 }
 
 

@@ -130,11 +130,12 @@ class Program:
     def pids(self) -> list[int]:
         """The process and its children (nginx has its worker there)."""
         pid = self._process.pid
-        try:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except OSError:
-            children = []
-        return [pid, *map(int, children)]
+        children: list[int] = []
+        # A thread of the program's may have started them.
+        for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                children += map(int, thread.read_text().split())
+        return [pid, *children]
 
     def usage(self) -> Usage:
         """CPU time and memory, from /proc."""
@@ -295,8 +296,8 @@ class Programs:
         wait_for_port(program, port)
         return program
 
-    def server(self, port: int) -> Program:
-        """Our server with default options, its log in a file."""
+    def server(self, port: int, *options: str | Path) -> Program:
+        """Our server with default options and those that are given, its log in a file."""
         ready = self.directory / f"ready-{port}"
         program = self.start(
             "server",
@@ -305,10 +306,19 @@ class Programs:
                 *("--api-port", str(port), "--allow-registration"),
                 *("--ingress-http-url", f"http://{DOMAIN}:{port}"),
                 *("--ready-file", str(ready)),
+                *options,
             ],
         )
         wait_until(program, ready.exists, "the ready file")
         return program
+
+    def policies(self, name: str, text: str) -> Path:
+        """A file of policies; all clients may connect."""
+        path = self.directory / f"{name}.rego"
+        path.write_text(f"package auth.server\n\n{text}\n")
+        clients = self.directory / "clients.rego"
+        clients.write_text("package auth.client\n\nallow := true\n")
+        return path
 
     def client(
         self,

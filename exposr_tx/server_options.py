@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from twisted.python import usage
 
-from exposr_tx import __version__
+from exposr_tx import __version__, policy_options
 from exposr_tx.options import (
     EnvironOptions,
     boolean,
@@ -108,8 +108,8 @@ class Options(EnvironOptions):
         ["admin-api-allow-access-without-key", None, "Admin API without a key (not yet)."],
         ["limit-loopback", None, "Count failed credentials from loopback addresses as well."],
         ["transport-ssh-allow-insecure-target", None, "Do not verify TLS targets (not yet)."],
-        ["policy-raw-paths", None, "With --policy, serve paths that can be read in two ways."],
         ["show-hidden", None, "Show rarely used options in --help."],
+        *policy_options.FLAGS,
     ]
 
     optParameters: ClassVar[list[list[Any]]] = [
@@ -193,14 +193,7 @@ class Options(EnvironOptions):
         ["limit-response-head", None, 65536, "Bytes of a target's response head.", count],
         ["limit-streams", None, 4096, "Concurrent streams of a tunnel.", count],
         ["limit-failures", None, 60, "Failed credentials a minute and address; 0: any.", count],
-        # Policies
-        [
-            "policy",
-            None,
-            (),
-            "File or folder of Rego policies that decide on visitors and clients; may be repeated.",
-            comma_list(str),
-        ],
+        *policy_options.parameters(None),
         # Transport
         ["transport", None, ("ws",), "How clients connect: ws.", comma_list(choice("ws", "ssh"))],
         ["transport-max-connections", None, 2, "Connections of one tunnel.", count],
@@ -259,7 +252,7 @@ class Options(EnvironOptions):
         "http-ingress-domain": "ingress-http-url",
         "ingress-http-domain": "ingress-http-url",
     }
-    lists = frozenset({"listen", "policy", "trusted-proxy", "ingress", "transport"})
+    lists = frozenset({"listen", "trusted-proxy", "ingress", "transport"}) | policy_options.LISTS
     secret = frozenset({"admin-api-key", "cluster-key", "cluster-redis-url", "redis-url"})
     hidden = (
         frozenset(_NOT_YET)
@@ -290,10 +283,7 @@ class Options(EnvironOptions):
         self._refuse_what_is_not_there()
         for name in sorted(_WITHOUT_EFFECT & self.given.keys()):
             self.warnings.append(f"{self.given[name]} has no effect in this server")
-        if self["policy"] and self["backstream"]:
-            raise self.error(
-                "policy", "does not guard backstream's clients and visitors yet; leave one out"
-            )
+        policy_options.check(self)
         self._settle_tcp()
         self._settle_ports()
         for name in ("transport-max-connections", "limit-streams"):

@@ -25,30 +25,37 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining, Transports
-from exposr_tx.errors import ExposrError, PermissionDenied, PolicyDenied, TunnelNotFound
+from exposr_tx.errors import (
+    ExposrError,
+    PermissionDenied,
+    PolicyDenied,
+    PolicyInvalid,
+    TunnelNotFound,
+)
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.guard import VISITORS, Guard, GuardedTakeover, tcp_question
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
 from exposr_tx.interfaces import (
-    Decision,
     IAccessLog,
     IAdmission,
     IPolicy,
     IStorage,
+    ITakeover,
     IUpstream,
     Origin,
 )
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy import Policies, open_policies
+from exposr_tx.policy.clients import CLIENTS, ClientGuard, check_client, decided
+from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.storage import open_storage
-from exposr_tx.transport.backstream import Clients
+from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint, WebsocketEndpoint
 from exposr_tx.tunnels import Tunnel, Tunnels
 from exposr_tx.wire.http1 import Limits
@@ -101,21 +108,13 @@ class Admission:
             account = (await self._tunnels.get(tunnel_id)).account
         except TunnelNotFound:
             account = ""  # the answer must not tell which tunnels there are
-        question = replace(origin.asked, tunnel=tunnel_id, account=account)
-        decision = await decided(policy.decide("auth.client", question))
-        if not decision.allow:
-            raise PolicyDenied(decision.client_status, decision.reason, decision.headers)
+        await check_client(policy, replace(origin.asked, tunnel=tunnel_id, account=account))
 
     def plug(self, upstream: IUpstream) -> Deferred[None]:
         return Deferred.fromCoroutine(self._switchboard.plug(upstream))
 
     def unplug(self, upstream: IUpstream, clean: bool) -> None:
         self._switchboard.unplug(upstream, clean)
-
-
-async def decided(decision: Decision | Deferred[Decision]) -> Decision:
-    """A decision that may still be on its way."""
-    return decision if isinstance(decision, Decision) else await decision
 
 
 class Rooms:
@@ -137,12 +136,14 @@ class Rooms:
         doors: Sequence[Door],
         ingress_url: str,
         tcp_interface: str,
-        policies: Policies | None = None,
+        policies: AnyPolicies | None = None,
     ) -> None:
         self._policies = policies
         self._reactor = reactor
         self._storage = storage
         self.health = Health()
+        if policies is not None:
+            self.health.details["policies"] = lambda: policies.counts.by_outcome
         accounts = Accounts(storage, time.time)
         self._tunnels = _tunnels(options, storage, accounts, ingress_url)
         self._switchboard = Switchboard(
@@ -170,8 +171,12 @@ class Rooms:
         if options["backstream"]:
             clients = Clients()
             others = BackstreamEndpoint(clients, reactor, options["limit-streams"])
+            joining: ITakeover = others
+            if policies is not None:
+                others.judge = ClientGuard(policies, TUNNEL, failures).judge
+                joining = GuardedTakeover(others)
             transports.append(others)
-            backstream = Backstream(clients, others, options["backstream"])
+            backstream = Backstream(clients, joining, options["backstream"])
         https = self._https(
             options,
             [door.roles for door in doors if "admin" not in door.roles],
@@ -265,7 +270,7 @@ class Rooms:
         if self._expire_every:
             self._expiry.start(self._expire_every, now=False)
         if self._policies is not None:
-            self._policies.start()
+            await self._policies.start()
         self.health.ready()
 
     def reload(self) -> None:
@@ -327,7 +332,7 @@ def _tunnels(options: Options, storage: IStorage, accounts: Accounts, ingress_ur
     )
 
 
-def _api_settings(options: Options, ingress_url: str, policies: Policies | None) -> ApiSettings:
+def _api_settings(options: Options, ingress_url: str, policies: AnyPolicies | None) -> ApiSettings:
     return ApiSettings(
         ingress_http_url=ingress_url,
         api_url=options["api-url"] or "",
@@ -336,7 +341,7 @@ def _api_settings(options: Options, ingress_url: str, policies: Policies | None)
         max_connections=options["transport-max-connections"],
         allow_registration=bool(options["allow-registration"]),
         ws_protocols=(SUBPROTOCOL,),
-        policies=None if policies is None else (lambda: policies.packages - {"auth.client"}),
+        policies=None if policies is None else (lambda: policies.packages - {CLIENTS}),
     )
 
 
@@ -405,12 +410,10 @@ def makeService(options: Options) -> ServerService:
         storage = open_storage(options["storage-url"], reactor)  # type: ignore[arg-type]
     except ExposrError as problem:
         raise SystemExit(f"twistd exposr: --{problem}") from None
-    policies = None
     try:
-        if options["policy"]:
-            policies = open_policies(options["policy"], reactor, time.time)
-    except ExposrError as problem:
-        raise SystemExit(f"twistd exposr: --policy: {problem}") from None
+        policies = open_policies(options, reactor, time.time)
+    except PolicyInvalid as problem:
+        raise SystemExit(f"twistd exposr: {options.given['policy']}: {problem}") from None
 
     def build(doors: Sequence[Door]) -> Rooms:
         entries = [door for door in doors if "ingress" in door.roles]

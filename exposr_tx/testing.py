@@ -46,7 +46,8 @@ from exposr_tx.client.http import Body, agent_for
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined
-from exposr_tx.policy import Policies, PolicySet
+from exposr_tx.policy.inline import Inline
+from exposr_tx.policy.policies import Policies
 from exposr_tx.server_options import Options
 from exposr_tx.service import Door
 from exposr_tx.storage import MemoryStorage
@@ -234,13 +235,7 @@ class Tunnel:
         paths = parsed["policy"]
         if not paths:
             return None
-        return Policies(
-            paths,
-            PolicySet(paths, 1),
-            self.reactor,
-            time.time,
-            lambda work, seconds, otherwise: maybeDeferred(work),
-        )
+        return Policies(paths, lambda paths: maybeDeferred(Inline, paths), self.reactor, time.time)
 
     def _endpoint(
         self, address: IAddress, public: IProtocolFactory | None = None

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
-    "policy": set(),
+    "policy": {"direct"},
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
@@ -59,11 +59,14 @@ ALLOWED: dict[str, set[str]] = {
         *("wire", "splice", "transport", "inspection", "inspector"),
         *("options", "inmemory", "memory", "monotonic"),
     },
-    "server_options": {"options"},
+    "policy_options": {"options"},
+    "server_options": {"options", "policy_options"},
     "draining": set(),
     "service": {"draining", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
-    "backstream": SERVER | SERVER_EDGE - {"tap"} | {"client", "inspection", "inspector", "options"},
+    "backstream": SERVER
+    | SERVER_EDGE - {"tap"}
+    | {"client", "inspection", "inspector", "options", "policy_options"},
     "scripts": SERVER | {"backstream", "client", "inspection", "inspector", "options"},
     "testing": SERVER | SERVER_EDGE | {"client", "inspection", "inspector", "options"},
 }

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from twisted.python import usage
 
-from exposr_tx import __version__
+from exposr_tx import __version__, policy_options
 from exposr_tx.client.folder_options import folder_parameters
 from exposr_tx.options import EnvironOptions, choice, comma_list, network, port, seconds, url
 from exposr_tx.wire.backstream import is_field
@@ -149,12 +149,12 @@ class ServeOptions(CommandOptions):
     synopsis = "backstream [global flags] serve [flags]"
     variables = {"NO_CLIENT_CODE": "code"}
 
-    optFlags: ClassVar[list[list[Any]]] = [["log-stack", "s", _STACK]]
+    optFlags: ClassVar[list[list[Any]]] = [["log-stack", "s", _STACK], *policy_options.FLAGS]
     optParameters: ClassVar[list[list[Any]]] = [
         *_log_parameters("o"),
         ["addr", "a", None, "Address to listen on; localhost:8080, or 0.0.0.0:$PORT.", address],
         ["code", "c", 503, "Status of the answer when no client is connected.", status],
-        ["policy", "p", None, "Policies (not in this version: refused)."],
+        *policy_options.parameters("p"),
         [
             "ingress-timeout",
             None,
@@ -172,15 +172,10 @@ class ServeOptions(CommandOptions):
         ],
         ["ready-file", None, None, "Write the addresses as JSON to this file once listening."],
     ]
-    lists = frozenset({"trusted-proxy"})
+    lists = frozenset({"trusted-proxy"}) | policy_options.LISTS
 
     def postOptions(self) -> None:
-        if self["policy"] is not None:
-            raise self.error(
-                "policy",
-                "this version evaluates no policies, and does not run unguarded in their place; "
-                "leave it out only if everybody may connect",
-            )
+        policy_options.check(self)
         if self["addr"] is None:
             self["addr"] = self._from_port()
 

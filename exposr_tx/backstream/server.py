@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,15 +18,19 @@ from exposr_tx.backstream.log import AccessLines, Journal, Log, Observer, log_ou
 from exposr_tx.backstream.options import Address, CommandOptions, ServeOptions
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining
-from exposr_tx.errors import ExposrError
+from exposr_tx.errors import ExposrError, PolicyInvalid
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
+from exposr_tx.ingress.guard import Guard, GuardedTakeover
 from exposr_tx.ingress.http import Timeouts
 from exposr_tx.ingress.trust import Trust
+from exposr_tx.interfaces import ITakeover
 from exposr_tx.logs import LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
+from exposr_tx.policy.clients import ClientGuard
+from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
-from exposr_tx.transport.backstream import Clients
+from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint
 
 __all__ = ["Options", "Rooms", "makeService", "service"]
@@ -40,15 +45,28 @@ class Rooms:
     """Everything behind the server's door."""
 
     def __init__(
-        self, options: ServeOptions, reactor: Any, log: Log, doors: Sequence[Door]
+        self,
+        options: ServeOptions,
+        reactor: Any,
+        log: Log,
+        doors: Sequence[Door],
+        policies: AnyPolicies | None,
     ) -> None:
+        self._policies = policies
         clients = Clients()
         journal = Journal(log)
         transport = BackstreamEndpoint(clients, reactor, MAX_STREAMS, journal, journal.asked)
+        joining: ITakeover = transport
+        guard = None
+        if policies is not None:
+            transport.judge = ClientGuard(policies, TUNNEL).judge
+            joining = GuardedTakeover(transport)
+            guard = Guard(policies, bool(options["policy-raw-paths"]))
         self._ingress = BackstreamIngressFactory(
             reactor,
             Deadlines(reactor),
-            backstream=Backstream(clients, transport, None, options["code"]),
+            backstream=Backstream(clients, joining, None, options["code"]),
+            guard=guard,
             routes=None,
             api=None,
             takeover=None,
@@ -73,13 +91,19 @@ class Rooms:
         return self._ingress
 
     async def open(self) -> None:
-        """There is nothing to read first."""
+        """Load the policies."""
+        if self._policies is not None:
+            await self._policies.start()
 
     def reload(self) -> None:
-        """SIGHUP: there is nothing to be read anew but the log file."""
+        """Read the policies anew."""
+        if self._policies is not None:
+            self._policies.reload()
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """End what evaluates policies."""
+        if self._policies is not None:
+            self._policies.stop()
 
 
 def door(address: Address) -> Door:
@@ -106,10 +130,14 @@ def service(
     keep_freed_memory()
     collect_rarely()
     use_monotonic_time(reactor)
+    try:
+        policies = open_policies(options, reactor, time.time)
+    except PolicyInvalid as problem:
+        raise ExposrError(f"{options.given['policy']}: {problem}") from None
     return ServerService(
         reactor,
         [door(options["addr"])],
-        lambda doors: Rooms(options, reactor, log, doors),
+        lambda doors: Rooms(options, reactor, log, doors, policies),
         output,
         Observer(log),
         options.warnings,

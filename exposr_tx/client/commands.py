@@ -170,6 +170,9 @@ def _described(tunnel: Tunnel) -> list[str]:
     host = tunnel.part("ingress", "http", "host_header")
     if host is not None:
         lines.append(f"Host header: {host}")
+    # A server without policies does not tell.
+    if (policy := tunnel.part("policy")) is not None:
+        lines.append(f"Policy: {policy}")
     if tunnel.part("created_at") is not None:
         lines.append(f"Created at: {_time(tunnel.part('created_at'))}")
     return lines

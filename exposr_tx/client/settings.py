@@ -73,6 +73,12 @@ def _host(text: str) -> str:
     return text
 
 
+def _package(text: str) -> str:
+    if not text or not all(word.isidentifier() for word in text.split(".")):
+        raise ValueError("must be the name of a package, like office")
+    return text
+
+
 SETTINGS: dict[str, Setting] = {
     "target-url": Setting(("target", "url"), _target, None),
     "transport-ws": Setting(("transport", "ws", "enabled"), boolean, False),
@@ -83,6 +89,7 @@ SETTINGS: dict[str, Setting] = {
     "ingress-sni": Setting(("ingress", "sni", "enabled"), boolean, False),
     "ingress-tcp": Setting(("ingress", "tcp", "enabled"), boolean, False, ours=True),
     "ingress-tcp-port": Setting(("ingress", "tcp", "port"), _port, None, ours=True),
+    "policy": Setting(("policy",), _package, None, ours=True),
 }
 
 

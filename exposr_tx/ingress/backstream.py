@@ -2,7 +2,8 @@
 
 Where the host is backstream's (any host, unless one is named), a request with
 ``Backstream-Client`` is a client that joins, on whatever path, and any other one
-a visitor's. All other hosts go where they always went.
+a visitor's. All other hosts go where they always went. With policies both are
+asked about first.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from exposr_tx.errors import ExposrError, TunnelNotConnected
+from exposr_tx.errors import ExposrError, PolicyDenied, TunnelNotConnected
 from exposr_tx.ingress.exchange import Exchange
+from exposr_tx.ingress.guard import Guard, GuardedExchange
 from exposr_tx.ingress.http import HTTPIngressFactory
 from exposr_tx.ingress.local import LocalExchange
 from exposr_tx.ingress.tunnelled import TunnelExchange
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Backstream", "BackstreamIngressFactory"]
 
 _NO_CLIENT = "no WebSocket client connected"
+_DENIED = "auth policy denied"
+_NOT_DECIDED = "failed auth policy evaluation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,14 @@ class Backstream:
     code: int = 503
 
 
-def _text_answer(status: int, text: str, *, close: bool, body: bool = True) -> bytes:
+def _text_answer(
+    status: int,
+    text: str,
+    fields: tuple[tuple[bytes, bytes], ...],
+    *,
+    close: bool,
+    body: bool = True,
+) -> bytes:
     """A whole response as Go's ``http.Error`` writes it."""
     try:
         reason = HTTPStatus(status).phrase
@@ -58,8 +69,8 @@ def _text_answer(status: int, text: str, *, close: bool, body: bool = True) -> b
     lines += ["X-Content-Type-Options: nosniff"]
     if close:
         lines.append("Connection: close")
-    head = "\r\n".join([*lines, "", ""]).encode("ascii")
-    return head + payload if body else head
+    head = [line.encode("ascii") for line in lines] + [b"%b: %b" % pair for pair in fields]
+    return b"\r\n".join([*head, b"", payload if body else b""])
 
 
 class _Answering(Exchange):
@@ -67,8 +78,11 @@ class _Answering(Exchange):
 
     __slots__ = ()
 
-    def _answer(self, status: int, text: str) -> None:
-        """Answer it here, if nothing was answered before."""
+    def _answer(self, status: int, text: str, fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        """Answer it here, if nothing was answered before.
+
+        :param fields: more header fields.
+        """
         self._stop_expecting()
         if self._response_done:
             return
@@ -83,14 +97,20 @@ class _Answering(Exchange):
         )
         self._first_byte = self._factory.seconds()
         body = self.request.method != b"HEAD"
-        self._visitor.write(_text_answer(status, text, close=self._close, body=body))
+        self._visitor.write(_text_answer(status, text, fields, close=self._close, body=body))
         self._finish()
+
+    def refuse(self, error: ExposrError) -> None:
+        """As the base class; a policy's denial is told in the words of there."""
+        if isinstance(error, PolicyDenied):
+            text = error.detail or (_NOT_DECIDED if error.status == 500 else _DENIED)
+            self._answer(error.status, f"{text}\n", error.fields)
+        else:
+            super().refuse(error)
 
 
 class _Visit(TunnelExchange, _Answering):
     """A visitor's request."""
-
-    __slots__ = ("_code",)
 
     def __init__(self, code: int, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -104,15 +124,28 @@ class _Visit(TunnelExchange, _Answering):
             super().refuse(error)
 
 
-class _Join(LocalExchange, _Answering):
+class _GuardedVisit(GuardedExchange, _Visit):
+    """A visitor's request that a policy decides on."""
+
+
+class _Join(_Answering, LocalExchange):
     """A client that wants to be connected."""
 
-    __slots__ = ()
+    def __init__(
+        self,
+        visitor: VisitorConnection,
+        request: Request,
+        request_id: bytes,
+        takeover: ITakeover,
+    ) -> None:
+        nobody: Any = None  # who would answer what is no upgrade; that never gets so far
+        super().__init__(visitor, request, request_id, nobody, None)
+        # Whether it may connect comes before what is wrong with how it asks.
+        self._takeover = takeover
 
-    def begin(self) -> None:
-        """Only a proper upgrade request is looked at any further."""
+    def _admitted(self, protocol: Any) -> None:
         if self.request.websocket:
-            super().begin()
+            super()._admitted(protocol)
         elif self.request.method != b"GET":
             text = "Method Not Allowed\nfailed to upgrade: the request method is not GET\n"
             self._answer(405, text)
@@ -137,9 +170,12 @@ class BackstreamIngressFactory(HTTPIngressFactory):
     Further parameters are those of the base class.
     """
 
-    def __init__(self, *arguments: Any, backstream: Backstream, **more: Any) -> None:
-        super().__init__(*arguments, **more)
+    def __init__(
+        self, *arguments: Any, backstream: Backstream, guard: Guard | None = None, **more: Any
+    ) -> None:
+        super().__init__(*arguments, guard=guard, **more)
         self._backstream = backstream
+        self._guard = guard
         self._claimed = None if backstream.host is None else backstream.host.encode("ascii")
         self._found: VirtualHost = backstream.routes.virtual_host("")  # type: ignore[assignment]
 
@@ -151,6 +187,10 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         if self._claimed is not None and request.host != self._claimed:
             return super().exchange(visitor, request, request_id)
         if _joins(request):
-            nobody: Any = None  # who would answer what is no upgrade; that never gets so far
-            return _Join(visitor, request, request_id, nobody, backstream.takeover)
-        return _Visit(backstream.code, visitor, request, request_id, backstream.routes, self._found)
+            return _Join(visitor, request, request_id, backstream.takeover)
+        visit = (backstream.code, visitor, request, request_id, backstream.routes, self._found)
+        if self._guard is None:
+            return _Visit(*visit)
+        guarded = _GuardedVisit(*visit)
+        guarded.guard = self._guard
+        return guarded

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from exposr_tx.ingress.visitor import VisitorConnection
     from exposr_tx.interfaces import IRoutes
 
-__all__ = ["VISITORS", "Guard", "GuardedTakeover", "tcp_question", "unclear_path"]
+__all__ = [
+    "VISITORS",
+    "Guard",
+    "GuardedExchange",
+    "GuardedTakeover",
+    "tcp_question",
+    "unclear_path",
+]
 
 #: The package that decides on visitors where a tunnel has chosen none.
 VISITORS: Final = "auth.server"
@@ -70,30 +77,23 @@ class Guard:
         found: VirtualHost | Deferred[VirtualHost],
     ) -> TunnelExchange:
         """As TunnelExchange's constructor."""
-        return GuardedExchange(self, visitor, request, request_id, routes, found)
+        exchange = GuardedExchange(visitor, request, request_id, routes, found)
+        exchange.guard = self
+        return exchange
 
 
 class GuardedExchange(TunnelExchange):
-    """A request that a policy decides on. Its body waits, unread, until there is a decision."""
+    """A request that a policy decides on. Its body waits, unread, until there is a decision.
 
-    __slots__ = ("_guard",)
+    :ivar guard: set by whoever makes it, before it begins.
+    """
 
-    def __init__(
-        self,
-        guard: Guard,
-        visitor: VisitorConnection,
-        request: Request,
-        request_id: bytes,
-        routes: IRoutes,
-        found: VirtualHost | Deferred[VirtualHost],
-    ) -> None:
-        super().__init__(visitor, request, request_id, routes, found)
-        self._guard = guard
+    guard: Guard
 
     def _routed(self, vhost: VirtualHost) -> None:
         self._connecting = None
         self._vhost = vhost
-        request, guard = self.request, self._guard
+        request, guard = self.request, self.guard
         if not vhost.enabled:
             self.refuse(IngressDisabled(vhost.tunnel_id))
             return

@@ -6,7 +6,7 @@ ours. Only fields that a policy mentions are worked out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from operator import attrgetter
@@ -14,6 +14,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 from exposr_tx.interfaces import Question
+
+Fields = Sequence[tuple[bytes, bytes]]
 
 __all__ = ["ALL_FIELDS", "ALWAYS_NEW", "FIELDS", "Reading", "completed"]
 
@@ -34,18 +36,18 @@ def _query(question: Question) -> dict[str, list[str]]:
     return parse_qs(_raw_query(question), keep_blank_values=True, max_num_fields=None)
 
 
-def _header(question: Question) -> dict[str, str]:
+def _header(fields: Fields) -> dict[str, str]:
     """The first value of each field, names as Go writes them."""
     first: dict[str, str] = {}
-    for name, value in question.fields:
+    for name, value in fields:
         first.setdefault(canonical(name.decode("latin-1")), value.decode("utf-8", "replace"))
     return first
 
 
-def _headers(question: Question) -> dict[str, list[str]]:
+def _headers(fields: Fields) -> dict[str, list[str]]:
     """All values of each field, names in lower case."""
     values: dict[str, list[str]] = {}
-    for name, value in question.fields:
+    for name, value in fields:
         text = value.decode("utf-8", "replace")
         values.setdefault(name.decode("latin-1").lower(), []).append(text)
     return values
@@ -64,8 +66,8 @@ _FIELDS: Final[Mapping[str, Callable[[Question], Any]]] = {
     "query": _query,
     "raw_query": _raw_query,
     "host": lambda question: question.host,
-    "header": _header,
-    "headers": _headers,
+    "header": lambda question: _header(question.fields),
+    "headers": lambda question: _headers(question.fields),
     "remote": _remote,
     "remote_ip": lambda question: question.remote_ip,
     "remote_port": lambda question: question.remote_port,
@@ -76,6 +78,7 @@ _FIELDS: Final[Mapping[str, Callable[[Question], Any]]] = {
     # Filled in by Reading, which knows the networks.
     "within": lambda question: {},
 }
+_OF_HEADERS: Final = {"header": _header, "headers": _headers}
 #: Stands among the fields where the input is read as a whole.
 ALL_FIELDS: Final = "*"
 
@@ -102,9 +105,10 @@ class Reading:
     :param mentioned: fields, as ``method`` or, where one key of an object is read,
         ``header.Authorization``; ALL_FIELDS for all there is. The keys of ``within`` are networks.
     :ivar lasting: whether the same input is likely to come again.
+    :ivar warnings: what an operator should know.
     """
 
-    __slots__ = ("_has", "_keys", "_networks", "_parts", "lasting", "unknown")
+    __slots__ = ("_has", "_keys", "_names", "_networks", "_parts", "lasting", "warnings")
 
     def __init__(self, mentioned: Iterable[str]) -> None:
         names = set(mentioned)
@@ -121,10 +125,16 @@ class Reading:
                 keys[field] = None
             elif known is not None:
                 known.add(key)
-        #: Fields that no input has.
-        self.unknown = sorted(keys.keys() - FIELDS)
+        self.warnings = [
+            f"the input has no field {name!r}; what depends on it is undefined"
+            for name in sorted(keys.keys() - FIELDS)
+        ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
         self.lasting = not keys.keys() & ALWAYS_NEW
+        self._names = {
+            field: {key.lower().encode() for key in self._keys.get(field) or ()}
+            for field in _OF_HEADERS
+        }
         self._has: dict[str, dict[str, bool]] = {}
         self._parts = [self._part(field, keys[field]) for field in sorted(self._keys)]
 
@@ -133,7 +143,7 @@ class Reading:
         if field in ("header", "headers"):
             if keys is None:
                 return lambda question: question.fields
-            names = {key.lower().encode() for key in keys}
+            names = self._names[field]
             return lambda question: [pair for pair in question.fields if pair[0].lower() in names]
         if field == "within":
             return lambda question: [*self._within(question.remote_ip).values()]
@@ -162,10 +172,16 @@ class Reading:
             if field == "within":
                 found[field] = self._within(question.remote_ip)
                 continue
-            value = _FIELDS[field](question)
-            if keys is not None:
-                value = {key: value[key] for key in keys if key in value}
-            found[field] = value
+            if keys is None:
+                found[field] = _FIELDS[field](question)
+            elif field in _OF_HEADERS:
+                # A field that nobody reads is not even decoded.
+                names = self._names[field]
+                pairs = [pair for pair in question.fields if pair[0].lower() in names]
+                found[field] = _OF_HEADERS[field](pairs)
+            else:
+                value = _FIELDS[field](question)
+                found[field] = {key: value[key] for key in keys if key in value}
         return found
 
     def _within(self, text: str) -> dict[str, bool]:

@@ -1,18 +1,15 @@
 """The loaded policies: asked by ingress and by the transports, loaded anew when files change.
 
-A :class:`PolicySet` is what was compiled from the files as they stood.
 :class:`Policies` owns the set in use. A set that does not compile never takes
 the place of one that did.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,92 +17,53 @@ from zope.interface import implementer
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy, Question
+from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import Reading
-from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
-from exposr_tx.policy.evaluators import THREADS
-from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, PRELUDE
-from exposr_tx.policy.scan import Module, check, fields_of, scan
 from exposr_tx.policy.sources import read_sources, signature
-from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
+from exposr_tx.policy.verdict import FAILED
+from exposr_tx.policy.workers import load, start
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["BUDGET", "Policies", "PolicySet"]
+    from exposr_tx.policy.remote import RemotePolicies
 
-#: Seconds that there are to decide.
-BUDGET: Final = 0.05
+__all__ = ["AnyPolicies", "Evaluators", "Policies", "open_policies"]
+
+AnyPolicies: TypeAlias = "Policies | RemotePolicies"
+
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
 #: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
 MAX_KEPT: Final = 16384
-#: Seconds between two log lines of one kind of failure.
-QUIET: Final = 1.0
-
-#: Runs work beside the reactor: what to call, seconds (0 is any), the result when it is late.
-Beside = Callable[[Callable[[], Any], float, Any], "Deferred[Any]"]
 
 
-class PolicySet:
-    """Compiled policies, as many times as there are threads.
+class Evaluators(Protocol):
+    """A set of policies, and what evaluates it beside the reactor.
 
-    :param paths: files and folders.
-    :ivar packages: what is there.
-    :ivar reading: what of the input is read.
-    :ivar lasting: whether the same input always gets the same decision.
-    :ivar warnings: what an operator should know.
-
-    Raises PolicyInvalid.
+    :ivar outline: what is to be known of the set.
     """
 
-    def __init__(self, paths: Sequence[str], engines: int = THREADS) -> None:
-        self.modules: list[Module] = [scan(source) for source in read_sources(paths)]
-        check(self.modules)
-        self.packages = frozenset(module.package for module in self.modules)
-        self.reading = Reading(fields_of(self.modules))
-        self.lasting = self.reading.lasting and not any(module.changing for module in self.modules)
-        self.warnings = [
-            f"the input has no field {name!r}; what depends on it is undefined"
-            for name in self.reading.unknown
-        ]
-        self._entries = frozenset(
-            module.package for module in self.modules if "allow" in module.rules
-        )
-        self._engines: SimpleQueue[Engine] = SimpleQueue()
-        for _ in range(engines):
-            self._engines.put(Engine(self._sources(), self._entries))
+    outline: Outline
 
-    def __repr__(self) -> str:
-        return f"<PolicySet {', '.join(sorted(self.packages))}>"
+    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+        """Evaluate. Fires within the time that there is, and does not errback."""
 
-    def _sources(self) -> list[Module]:
-        asks = any(call.name == CIDR_CONTAINS for module in self.modules for call in module.calls)
-        return [*self.modules, Module(PACKAGE, PACKAGE, PRELUDE)] if asks else self.modules
+    def close(self) -> None:
+        """Evaluate no more."""
 
-    def rules(self, package: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """What each rule of a package gives for an input: to explain a decision, not to make it."""
-        names = {n for module in self.modules if module.package == package for n in module.rules}
-        for name in sorted(names):
-            engine = Engine(self._sources(), [package], name)
-            try:
-                value = engine.evaluate(package, given)
-            except EvaluationFailed as problem:
-                yield name, f"fails ({problem})"
-            else:
-                yield name, "undefined" if value is UNDEFINED else json.dumps(value)
 
-    def evaluate(self, package: str, given: Mapping[str, Any]) -> Decision:
-        """Decide on an input; takes its time, and any thread."""
-        if package not in self._entries:
-            return DENIED if package in self.packages else NO_PACKAGE
-        engine = self._engines.get()
-        try:
-            value = engine.evaluate(package, given)
-        except EvaluationFailed:
-            return FAILED
-        finally:
-            self._engines.put(engine)
-        return DENIED if value is UNDEFINED else verdict(value)
+class _Unloaded:
+    """No policies yet."""
+
+    outline = Outline()
+
+    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+        return succeed(FAILED)
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
 @implementer(IPolicy)
@@ -113,12 +71,10 @@ class Policies:
     """The policies in use.
 
     :param paths: files and folders.
-    :param policies: compiled from them.
-    :param clock: for the time limit, and looks at the files.
+    :param load: what the policies of files and folders are evaluated by (Evaluators); errbacks
+        with PolicyInvalid.
+    :param clock: for looks at the files.
     :param now: epoch seconds.
-    :param beside: runs an evaluation; see Evaluators.run.
-    :param load: compiles files anew.
-    :ivar counts: how often there was each outcome.
     """
 
     log = Logger()
@@ -126,138 +82,123 @@ class Policies:
     def __init__(
         self,
         paths: Sequence[str],
-        policies: PolicySet,
+        load: Callable[[Sequence[str]], Deferred[Any]],
         clock: IReactorTime,
         now: Callable[[], float],
-        beside: Beside,
-        load: Callable[[Sequence[str]], PolicySet] = PolicySet,
     ) -> None:
         self._paths = tuple(paths)
-        self._set = policies
+        self._load = load
         self._clock = clock
         self._now = now
-        self._beside = beside
-        self._load = load
-        self._kept: dict[bytes, Decision] = {}
-        self._signature = signature(self._paths)
+        self._use(_Unloaded())
+        self._signature: Any = ()
+        self._before: list[Evaluators] = []
         self._loading = False
         self._again = False
-        self._told: dict[str, float] = {}
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
-        self.counts = dict.fromkeys(("allowed", "denied", "undefined", "error", "timeout"), 0)
+        self.counts = Counts(
+            clock,
+            error="its evaluation fails, or gives what is no decision; try it with: exposr policy "
+            "test",
+            timeout="make it simpler, or give it longer with --policy-timeout",
+        )
 
     def __repr__(self) -> str:
-        return f"<Policies {self._set!r}>"
+        return f"<Policies {self._set.outline!r}>"
 
     @property
     def packages(self) -> frozenset[str]:
         """What is loaded."""
-        return self._set.packages
+        return self._set.outline.packages
 
     # Deciding
 
     def decide(self, package: str, question: Question) -> Decision | Deferred[Decision]:
         """See IPolicy."""
-        policies = self._set
         key = b""
-        if policies.lasting:
-            key = policies.reading.key(package, question)
+        if self._lasting:
+            key = self._reading.key(package, question)
             kept = self._kept.get(key)
             if kept is not None:
-                self.counts[kept.outcome] += 1
+                self.counts.count(kept, package)
                 return kept
-        given = policies.reading.of(question, self._now)
-        deciding = self._beside(lambda: policies.evaluate(package, given), BUDGET, LATE)
-        deciding.addErrback(self._broken)
+        policies = self._set
+        deciding = policies.ask(package, self._reading.of(question, self._now))
         return deciding.addCallback(self._decided, package, policies, key)
 
-    def _broken(self, failure: Failure) -> Decision:
-        if failure.check(CancelledError):
-            failure.raiseException()
-        # The failure's own text may show what is in a request.
-        self.log.error(
-            "a policy could not be evaluated: {kind}",
-            event="policy",
-            kind=getattr(failure.type, "__name__", "?"),
-        )
-        return FAILED
-
     def _decided(
-        self, decision: Decision, package: str, policies: PolicySet, key: bytes
+        self, decision: Decision, package: str, policies: Evaluators, key: bytes
     ) -> Decision:
-        self.counts[decision.outcome] += 1
-        if decision.outcome in ("error", "timeout"):
-            self._tell(package, decision.outcome)
-        elif key and policies is self._set:
+        self.counts.count(decision, package)
+        if key and policies is self._set and decision.outcome not in ("error", "timeout"):
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = decision
         return decision
 
-    def _tell(self, package: str, outcome: str) -> None:
-        now = self._clock.seconds()
-        if now - self._told.get(outcome, -QUIET) < QUIET:
-            return
-        self._told[outcome] = now
-        self.log.warn(
-            {
-                "error": "package {package} could not decide, and denied: its evaluation fails, or "
-                "gives what is no decision; try it with: exposr policy test",
-                "timeout": "package {package} did not decide in time, and denied; make it simpler",
-            }[outcome],
-            event="policy",
-            package=package,
-            outcome=outcome,
-            count=self.counts[outcome],
-        )
-
     # Loading anew
 
-    def start(self) -> None:
-        """Look at the files from now on."""
-        for name in ("auth.client", "auth.server"):
-            if name not in self.packages:
-                self.log.warn(
-                    "no policy defines package {package}: what it would decide on is denied",
-                    event="policy",
-                    package=name,
-                )
+    async def start(self) -> None:
+        """Load them, and look at the files from now on. Raises PolicyInvalid."""
+        self._signature = signature(self._paths)
+        self._use(await self._load(self._paths))
         self._warn()
         self._looking.start(LOOK, now=False)
 
     def stop(self) -> None:
-        """Look at the files no more."""
+        """Look at the files no more, and evaluate no more."""
         if self._looking.running:
             self._looking.stop()
+        self.counts.tell()
+        while self._before:
+            self._close_before()
+        self._set.close()
+
+    def _close_before(self) -> None:
+        if self._before:
+            self._before.pop(0).close()
+
+    def _use(self, policies: Evaluators) -> None:
+        self._set = policies
+        self._reading = Reading(policies.outline.fields)
+        self._lasting = self._reading.lasting and not policies.outline.changing
+        self._kept: dict[bytes, Decision] = {}
 
     def reload(self) -> Deferred[bool]:
-        """Take the files as they are now, all or none.
+        """What SIGHUP asks for: tell what was decided, and take the files as they are now, all or
+        none.
 
         :return: fires with whether they were taken.
         """
+        self.counts.tell()
+        return self._reload()
+
+    def _reload(self) -> Deferred[bool]:
         if self._loading:
             self._again = True
             return succeed(False)
         self._loading = True
         self._signature = signature(self._paths)
-        loading = self._beside(lambda: self._load(self._paths), 0, None)
+        loading = self._load(self._paths)
         return loading.addCallbacks(self._loaded, self._refused).addBoth(self._next)
 
     def _next(self, result: Any) -> Any:
         self._loading = False
         if self._again:
             self._again = False
-            self.reload()
+            self._reload()
         return result
 
-    def _loaded(self, policies: PolicySet) -> bool:
-        self._set = policies
-        self._kept.clear()
+    def _loaded(self, policies: Evaluators) -> bool:
+        self._before.append(self._set)
+        self._use(policies)
+        # What is being decided by the ones before has its answer by then.
+        self._clock.callLater(LOOK, self._close_before)
         self.log.info(
             "policies were loaded: {packages}",
             event="policy",
-            packages=", ".join(sorted(policies.packages)),
+            packages=", ".join(sorted(self.packages)),
         )
         self._warn()
         return True
@@ -274,9 +215,46 @@ class Policies:
         return False
 
     def _warn(self) -> None:
-        for line in self._set.warnings:
+        for name in ("auth.client", "auth.server"):
+            if name not in self.packages:
+                self.log.warn(
+                    "no policy defines package {package}: what it would decide on is denied",
+                    event="policy",
+                    package=name,
+                )
+        for line in self._reading.warnings:
             self.log.warn("{line}", event="policy", line=line)
 
     def _look(self) -> None:
         if signature(self._paths) != self._signature:
-            self.reload()
+            self._reload()
+
+
+def open_policies(
+    options: Mapping[str, Any], reactor: Any, now: Callable[[], float]
+) -> AnyPolicies | None:
+    """Policies for a server that is about to start; None where there are none.
+
+    :param options: as ``policy_options`` has them.
+    :param reactor: provides IReactorSocket, IReactorFromThreads and IReactorTime.
+    :param now: epoch seconds.
+
+    Raises PolicyInvalid, whose text is for the operator; without the extra ``rego`` it names what
+    to install.
+    """
+    paths, url, budget = options["policy"], options["policy-url"], options["policy-timeout"]
+    if url:
+        from exposr_tx.policy.remote import RemotePolicies, agent  # noqa: PLC0415  2 MB
+
+        web, pool = agent(reactor, budget)
+        keep, packages = options["policy-cache"], options["policy-package"]
+        return RemotePolicies(
+            url, web, pool.closeCachedConnections, reactor, now, budget, keep, packages
+        )
+    if not paths:
+        return None
+    # Tried here, as long as errors can be told at the terminal; they are loaded when the server
+    # has given up the rights that it needs to listen.
+    processes, _outline = start(read_sources(paths), 1)
+    processes[0].stop()
+    return Policies(paths, lambda paths: load(reactor, paths, budget), reactor, now)

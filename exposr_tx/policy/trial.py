@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
+from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.document import completed
-from exposr_tx.policy.policies import PolicySet
+from exposr_tx.policy.sources import read_sources
 
 __all__ = ["trial"]
 
@@ -27,7 +28,7 @@ def trial(policies: str, path: str, package: str, explain: bool, out: TextIO, er
     """
     try:
         given = _input(path)
-        loaded = PolicySet([policies], 1)
+        loaded = Compiled(read_sources([policies]))
     except PolicyInvalid as problem:
         err.write(f"exposr: {problem}\n")
         return UNUSABLE
@@ -77,7 +78,7 @@ _WHY = {
 
 
 def _explain(
-    loaded: PolicySet,
+    loaded: Compiled,
     package: str,
     read: dict[str, Any],
     decision: Decision,

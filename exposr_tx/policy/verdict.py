@@ -11,13 +11,15 @@ from typing import Any, Final
 
 from exposr_tx.interfaces import Decision
 
-__all__ = ["ALLOWED", "DENIED", "FAILED", "LATE", "NO_PACKAGE", "verdict"]
+__all__ = ["ALLOWED", "DENIED", "FAILED", "LATE", "NO_PACKAGE", "PLAIN", "verdict"]
 
 ALLOWED: Final = Decision("allowed")
 DENIED: Final = Decision("denied")
 FAILED: Final = Decision("error")
 LATE: Final = Decision("timeout")
 NO_PACKAGE: Final = Decision("undefined")
+#: By outcome, those with nothing else to say.
+PLAIN: Final = {d.outcome: d for d in (ALLOWED, DENIED, FAILED, LATE, NO_PACKAGE)}
 
 _KEYS: Final = frozenset({"allow", "status", "reason", "headers", "set_request_headers"})
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
@@ -55,11 +57,11 @@ def _of_object(value: Any) -> Decision:
     allow, status, reason = value.get("allow"), value.get("status", 403), value.get("reason", "")
     if not isinstance(allow, bool) or not isinstance(reason, str) or len(reason) > MAX_REASON:
         raise _NoDecision
-    # JSON has one kind of number: 403.0 is 403.
-    if isinstance(status, bool) or not isinstance(status, int | float) or status != int(status):
+    if isinstance(status, bool) or not isinstance(status, int | float):
         raise _NoDecision
-    # 304 and what is below 300 would be no denial for whoever asks.
-    if not 300 <= status <= 599 or status == 304:
+    # 304 and what is below 300 would be no denial for whoever asks. JSON has one kind of number:
+    # 403.0 is 403.
+    if not 300 <= status <= 599 or status == 304 or status != int(status):
         raise _NoDecision
     headers = _pairs(value.get("headers", {}))
     request_headers = _pairs(value.get("set_request_headers", {}))

@@ -44,6 +44,15 @@ class HealthTests(SynchronousTestCase):
         self.health.draining()
         self.assertEqual((503, "draining"), self.state())
 
+    def test_verbose(self) -> None:
+        """?verbose adds what an operator wants to know; balancers are not shown it."""
+        self.health.details["policies"] = lambda: {"allowed": 2}
+        for change, status in ((self.health.ready, 200), (self.health.draining, 503)):
+            change()
+            answer = self.get("/health?verbose")
+            self.assertEqual((answer.status, answer.json["policies"]), (status, {"allowed": 2}))
+            self.assertNotIn("policies", self.get("/health").json)
+
     def test_nothing_else(self) -> None:
         """The port answers nothing else, and names no software."""
         for method, path in (("GET", "/"), ("GET", "/v1/tunnel"), ("POST", "/health")):

@@ -54,12 +54,11 @@ class CommandTests(SynchronousTestCase):
                 read(*words)
             self.assertIn(says, str(caught.exception))
 
-    def test_not_yet(self) -> None:
-        """Policies are refused: never an open door."""
-        for words, environ in ((("s", "-p", "dir"), {}), (("s",), {"BACKSTREAM_POLICY": "dir"})):
-            with self.assertRaises(UsageError) as caught:
-                read(*words, **environ)
-            self.assertIn("this version", str(caught.exception))
+    def test_policies(self) -> None:
+        """Policies may be named several times, and with commas, as there."""
+        options = read("s", "-p", "a,b", "--policy", "c")
+        self.assertEqual(options["policy"], ("a", "b", "c"))
+        self.assertEqual(read("s", BACKSTREAM_POLICY="a,b")["policy"], ("a", "b"))
 
     def test_har_files(self) -> None:
         """After ``client`` -o names the folder of HAR files; there is more by longer names."""

@@ -25,6 +25,7 @@ class ChangesTests(SynchronousTestCase):
             ("ingress-http-host", "preserve", {"ingress": {"http": {"host_header": "preserve"}}}),
             ("ingress-tcp", "yes", {"ingress": {"tcp": {"enabled": True}}}),
             ("ingress-tcp-port", "20001", {"ingress": {"tcp": {"port": 20001}}}),
+            ("policy", "auth.office", {"policy": "auth.office"}),
         ):
             (change,) = changes([key, text])
             self.assertEqual(change.body, body)
@@ -35,6 +36,7 @@ class ChangesTests(SynchronousTestCase):
         self.assertEqual(names.body, {"ingress": {"http": {"alt_names": None}}})
         self.assertEqual(url.body, {"target": {"url": None}})
         self.assertEqual(unsettings(["ingress-http"])[0].value, False)
+        self.assertEqual(unsettings(["policy"])[0].body, {"policy": None})
 
     def test_errors(self) -> None:
         """Errors name the key, the value and what it must be."""
@@ -44,6 +46,7 @@ class ChangesTests(SynchronousTestCase):
             (["ingress-http", "perhaps"], "ingress-http 'perhaps': must be true or false"),
             (["ingress-tcp-port", "0"], "ingress-tcp-port '0': must be a port"),
             (["target-url", "tcp://h"], "needs a port"),
+            (["policy", "a b"], "policy 'a b': must be the name of a package"),
         ):
             self.assertIn(said, str(self.assertRaises(BadInput, changes, words)))
         self.assertRaises(BadInput, unsettings, ["colour"])

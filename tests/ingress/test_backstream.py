@@ -7,15 +7,22 @@ from base64 import b64encode
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.deadlines import TICK, Deadlines
+from exposr_tx.errors import ExposrError
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
+from exposr_tx.ingress.guard import Guard, GuardedTakeover
 from exposr_tx.ingress.http import Timeouts
 from exposr_tx.ingress.trust import Trust
+from exposr_tx.interfaces import Decision, IPolicy, ITakeover
+from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream, upstream
+from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
+from tests.ingress.test_guard import Rule
 from tests.ingress.visiting import PEER, Lines, Wire
 
 GET = b"GET /a%20b?q=1 HTTP/1.1\r\nHost: any.test\r\n\r\n"
@@ -55,18 +62,40 @@ class Client:
         self.upstream.message(json.dumps(members).encode())
 
 
+class Entries:
+    """A journal of clients that are refused."""
+
+    def __init__(self) -> None:
+        self.refusals: list[ExposrError] = []
+
+    def connected(self, *_: Any) -> None:
+        """Nobody asks."""
+
+    def lost(self, *_: Any) -> None:
+        """Nobody asks."""
+
+    def refused(self, tunnel_id: str, peer: IAddress, error: ExposrError) -> None:
+        self.refusals.append(error)
+
+
 class Server:
     """Ingress for backstream alone, on a clock."""
 
-    def __init__(self, code: int = 503) -> None:
+    def __init__(self, code: int = 503, policy: IPolicy | None = None) -> None:
         self.clock = Clock()
         self.clients = Clients()
         self.log = Lines()
-        nobody: Any = None
+        self.journal = Entries()
+        endpoint = BackstreamEndpoint(self.clients, self.clock, 10, self.journal)
+        takeover: ITakeover = endpoint
+        if policy is not None:
+            endpoint.judge = ClientGuard(policy, "backstream").judge
+            takeover = GuardedTakeover(endpoint)
         self.factory = BackstreamIngressFactory(
             self.clock,
             Deadlines(self.clock),
-            backstream=Backstream(self.clients, nobody, None, code),
+            backstream=Backstream(self.clients, takeover, None, code),
+            guard=None if policy is None else Guard(policy),
             routes=None,
             api=None,
             takeover=None,
@@ -421,3 +450,88 @@ class JoinTests(SynchronousTestCase):
         client = Client(server, "a")
         server.visit(b"GET /x HTTP/1.1\r\nHost: h\r\nBackstream-Client:\r\n\r\n")
         self.assertEqual(len(client.sent), 1)
+
+
+JOIN = (
+    b"GET /x?y HTTP/1.1\r\nHost: h\r\nBackstream-Client: default\r\nAuthorization: Bearer t\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+DENIED = b"\r\n\r\nauth policy denied\n"
+FAILED = b"\r\n\r\nfailed auth policy evaluation\n"
+
+
+class PolicyTests(SynchronousTestCase):
+    """Visitors and clients of a server with policies."""
+
+    def test_table(self) -> None:
+        """Each row of the decision table, for a client and for a visitor; a denied visitor's
+        request reaches no client."""
+        for outcome, (join, words) in {
+            "allowed": (b"101 ", b"\r\n\r\n"),
+            "denied": (b"403 ", DENIED),
+            "undefined": (b"500 ", FAILED),
+            "error": (b"500 ", FAILED),
+            "timeout": (b"500 ", FAILED),
+        }.items():
+            server = Server(policy=Rule(Decision(outcome)))
+            client = Client(server, "a")
+            visitor, joined = server.visit().taken(), server.visit(JOIN).taken()
+            self.assertTrue(joined.startswith(b"HTTP/1.1 " + join), joined)
+            self.assertTrue(joined.endswith(words), joined)
+            refused = outcome != "allowed"
+            self.assertEqual(len(server.journal.refusals), refused)
+            self.assertEqual(visitor.startswith(b"HTTP/1.1 403 "), refused, visitor)
+            self.assertEqual(visitor.endswith(DENIED), refused, visitor)
+            self.assertEqual((len(client.sent), len(server.clients)), (not refused, 2 - refused))
+
+    def test_questions(self) -> None:
+        """A policy is asked about the client's handshake without its query, and about the
+        visitor's request."""
+        rule = Rule(Decision("denied"))
+        server = Server(policy=rule)
+        server.visit(JOIN)
+        server.visit()
+        (package, client), (other, visitor) = rule.asked
+        self.assertEqual((package, other), ("auth.client", "auth.server"))
+        self.assertEqual((client.target, visitor.target), (b"/x", b"/a%20b?q=1"))
+        self.assertEqual((client.tunnel, visitor.tunnel), ("backstream", "backstream"))
+        self.assertEqual((client.transport, visitor.transport), ("websocket", "http"))
+        self.assertIn((b"authorization", b"Bearer t"), list(client.fields))
+        self.assertIn((b"backstream-client", b"default"), list(client.fields))
+
+    def test_own_answer(self) -> None:
+        """A denial of the policy's own has its status, its fields and its reason."""
+        fields = ((b"Location", b"https://login.test/"),)
+        server = Server(policy=Rule(Decision("denied", 302, "sign in", fields)))
+        for request in (JOIN, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"):
+            said = server.visit(request).taken()
+            self.assertTrue(said.startswith(b"HTTP/1.1 302 Found\r\n"), said)
+            self.assertIn(b"\r\nLocation: https://login.test/\r\n", said)
+            self.assertTrue(said.endswith(b"\r\n\r\nsign in\n"), said)
+
+    def test_denied_before_what_is_wrong(self) -> None:
+        """Who is denied is not told that his request is no upgrade."""
+        plain = b"POST / HTTP/1.1\r\nHost: h\r\nBackstream-Client: a\r\nContent-Length: 1\r\n\r\nx"
+        said = Server(policy=Rule(Decision("denied"))).visit(plain).taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 403 "), said)
+        said = Server(policy=Rule(Decision("allowed"))).visit(plain).taken()
+        self.assertTrue(said.startswith(b"HTTP/1.1 405 "), said)
+
+    def test_nobody_is_connected(self) -> None:
+        """That no client is connected is told to those only whom the policy allows."""
+        said = Server(policy=Rule(Decision("allowed"))).visit().taken()
+        self.assertTrue(said.endswith(b"no WebSocket client connected\n"), said)
+        said = Server(policy=Rule(Decision("denied"))).visit().taken()
+        self.assertTrue(said.endswith(DENIED), said)
+
+    def test_body_waits(self) -> None:
+        """The body of a request that is being decided on goes to nobody before it is allowed."""
+        rule = Rule(None)
+        server = Server(policy=rule)
+        client = Client(server, "a")
+        visitor = server.visit(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+        self.assertEqual((client.sent, visitor.value()), ([], b""))
+        rule.waiting[0].callback(Decision("allowed"))
+        server.turn()
+        self.assertEqual(client.sent[0]["body"], b64encode(b"abc").decode())

@@ -9,7 +9,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.interfaces import Question
+from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.engine import available
+from exposr_tx.policy.sources import read_sources
 
 SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
 
@@ -31,6 +33,11 @@ class Folder:
             file.write(text)
         os.replace(f"{path}.new", path)
         return path
+
+
+def compiled(folder: Folder) -> Compiled:
+    """The policies of a folder."""
+    return Compiled(read_sources([folder.path]))
 
 
 def question(**changed: Any) -> Question:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.policy.builtins import HAVE, remedy
-from exposr_tx.policy.policies import PolicySet
-from tests.policy.folder import SKIP, Folder
+from tests.policy.folder import SKIP, Folder, compiled
 
 JWT = (
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJtZSJ9."
@@ -173,7 +172,7 @@ class BuiltinsTests(SynchronousTestCase):
             f"package p{number}\nallow if {probe}\n" for number, probe in enumerate(PROBES.values())
         ).split("package ")[1:]
         folder = Folder(self, **{f"m{n}": f"package {text}" for n, text in enumerate(rules)})
-        policies = PolicySet([folder.path], 1)
+        policies = compiled(folder)
         lacking = [
             name
             for number, name in enumerate(PROBES)

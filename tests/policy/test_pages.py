@@ -10,9 +10,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.document import completed
-from exposr_tx.policy.policies import PolicySet
-from tests.policy.folder import SKIP, Folder
+from tests.policy.folder import SKIP, Folder, compiled
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "policies.md"
 EXAMPLE = re.compile(r"```rego\n(.*?)```\s+```(cases|refused)\n(.*?)```", re.DOTALL)
@@ -35,11 +35,11 @@ class PageTests(SynchronousTestCase):
         for text, kind, cases in examples():
             folder = Folder(self, example=text)
             if kind == "refused":
-                problem = str(self.assertRaises(PolicyInvalid, PolicySet, [folder.path], 1))
+                problem = str(self.assertRaises(PolicyInvalid, compiled, folder))
                 self.assertIn(cases.strip(), problem)
                 continue
             package = re.findall(r"^package (\S+)", text)[0]
-            policies = PolicySet([folder.path], 1)
+            policies = compiled(folder)
             self.assertEqual(policies.warnings, [])
             for case in cases.strip().splitlines():
                 given, _, told = case.partition(" -> ")
@@ -49,7 +49,7 @@ class PageTests(SynchronousTestCase):
         test_cases.skip = SKIP  # type: ignore[attr-defined]
 
     @staticmethod
-    def decided(policies: PolicySet, package: str, given: dict[str, Any]) -> str:
+    def decided(policies: Compiled, package: str, given: dict[str, Any]) -> str:
         """``denied 302 why``, what goes without saying left out."""
         decision = policies.evaluate(package, policies.reading.part_of(completed(given)))
         status = "" if decision.allow or decision.status == 403 else f" {decision.status}"

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy
-from exposr_tx.policy.policies import BUDGET, LOOK, Policies, PolicySet
+from exposr_tx.policy.inline import Inline
+from exposr_tx.policy.policies import LOOK, Policies
 from exposr_tx.policy.trial import trial
-from tests.policy.folder import SKIP, Folder, question
+from exposr_tx.policy.verdict import LATE
+from tests.policy.folder import SKIP, Folder, compiled, question
 
 SERVER = 'package auth.server\nallow if input.path == "/a b"\n'
 CLIENT = "package auth.client\nallow := 1\n"
 
 
-class Slow:
-    """Runs what it is given when it is told to."""
+class Asked(Inline):
+    """Counts what it is asked; while ``late`` is set, that is the answer.
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.runs = 0
-        self.held = False
+    :ivar runs: of all of them.
+    """
 
-    def run(self, work: Any, seconds: float, otherwise: Any) -> Deferred[Any]:
-        self.runs += 1
-        if not self.held:
-            return maybeDeferred(work)
-        done: Deferred[Any] = Deferred()
-        self.clock.callLater(seconds, done.callback, otherwise)
-        return done
+    runs = 0
+    late: Decision | None = None
+    closed = False
+
+    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+        Asked.runs += 1
+        return succeed(Asked.late) if Asked.late else super().ask(package, document)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class PoliciesTests(SynchronousTestCase):
@@ -45,13 +49,21 @@ class PoliciesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.beside = Slow(self.clock)
+        self.loaded: list[Asked] = []
+        self.patch(Asked, "runs", 0)
+        self.patch(Asked, "late", None)
+
+    def load(self, paths: Sequence[str]) -> Deferred[Asked]:
+        def begin() -> Asked:
+            self.loaded.append(Asked(paths))
+            return self.loaded[-1]
+
+        return maybeDeferred(begin)
 
     def policies(self, **files: str) -> Policies:
         self.folder = Folder(self, **files)
-        paths = [self.folder.path]
-        made = Policies(paths, PolicySet(paths, 1), self.clock, lambda: 0.0, self.beside.run)
-        made.start()
+        made = Policies([self.folder.path], self.load, self.clock, lambda: 0.0)
+        self.successResultOf(Deferred.fromCoroutine(made.start()))
         self.addCleanup(made.stop)
         return made
 
@@ -86,7 +98,8 @@ class PoliciesTests(SynchronousTestCase):
             self.assertEqual(self.outcome(policies, package), outcome, package)
         self.assertEqual(self.outcome(policies, target=b"/b"), "denied")
         self.assertEqual(
-            policies.counts, {"allowed": 1, "denied": 3, "undefined": 2, "error": 2, "timeout": 0}
+            policies.counts.by_outcome,
+            {"allowed": 1, "denied": 3, "undefined": 2, "error": 2, "timeout": 0},
         )
         self.flushWarnings()
 
@@ -103,26 +116,30 @@ class PoliciesTests(SynchronousTestCase):
         for _ in range(3):
             self.assertEqual(self.outcome(policies), "allowed")
         self.assertEqual(self.outcome(policies, fields=[], remote_port=1), "allowed")
-        self.assertEqual(self.beside.runs, 1)
+        self.assertEqual(Asked.runs, 1)
         for field in ("input.time", "input.remote", "time.now_ns()"):
             policies = self.policies(server=f"package auth.server\nallow if {field} != 1")
-            self.beside.runs = 0
+            Asked.runs = 0
             self.outcome(policies)
             self.outcome(policies)
-            self.assertEqual(self.beside.runs, 2, field)
+            self.assertEqual(Asked.runs, 2, field)
 
     def test_too_slow(self) -> None:
-        """What takes longer than there is time denies, and is asked anew the next time."""
+        """What is late denies, and is asked anew the next time."""
         policies = self.policies(server=SERVER)
-        self.beside.held = True
-        deciding = policies.decide("auth.server", question())
-        assert isinstance(deciding, Deferred)
-        self.assertNoResult(deciding)
-        self.clock.advance(BUDGET)
-        self.assertEqual(self.successResultOf(deciding).outcome, "timeout")
-        self.assertEqual(policies.counts["timeout"], 1)
-        self.beside.held = False
+        Asked.late = LATE
+        self.assertEqual(self.outcome(policies), "timeout")
+        self.assertEqual(policies.counts.by_outcome["timeout"], 1)
+        Asked.late = None
         self.assertEqual(self.outcome(policies), "allowed")
+
+    def test_not_loaded(self) -> None:
+        """Before policies are loaded, everything is denied."""
+        policies = Policies(["/no/such"], self.load, self.clock, lambda: 0.0)
+        self.assertEqual(self.outcome(policies), "error")
+        starting = Deferred.fromCoroutine(policies.start())
+        self.failureResultOf(starting, PolicyInvalid)
+        self.assertEqual(self.outcome(policies), "error")
 
     def test_reload(self) -> None:
         """A changed file counts from the next look on; what was kept is forgotten."""
@@ -131,6 +148,11 @@ class PoliciesTests(SynchronousTestCase):
         self.folder.write("server", "package auth.server\nallow := false")
         self.clock.advance(LOOK)
         self.assertEqual(self.outcome(policies), "denied")
+        self.clock.advance(LOOK)
+        self.assertEqual([used.closed for used in self.loaded], [True, False])
+        self.successResultOf(policies.reload())
+        policies.stop()
+        self.assertEqual([used.closed for used in self.loaded], [True, True, True])
 
     def test_all_or_nothing(self) -> None:
         """What does not load leaves the set that is in use; mended, it counts."""
@@ -151,12 +173,12 @@ class PoliciesTests(SynchronousTestCase):
             ("package p\n\nallow {\n  input.path\n}", 3),
         ):
             folder = Folder(self, p=text)
-            problem = self.assertRaises(PolicyInvalid, PolicySet, [folder.path], 1)
+            problem = self.assertRaises(PolicyInvalid, compiled, folder)
             self.assertRegex(str(problem), rf"^{folder.path}/p\.rego:{line}: \w")
 
     def test_unknown_field(self) -> None:
         """A field that the input never has is told of."""
-        policies = PolicySet([Folder(self, p="package p\nallow if not input.headrs.x").path], 1)
+        policies = compiled(Folder(self, p="package p\nallow if not input.headrs.x"))
         self.assertIn("'headrs'", policies.warnings[0])
 
     def test_print_is_dropped(self) -> None:
@@ -187,7 +209,7 @@ class CidrTests(SynchronousTestCase):
         text = (
             "package p\nallow := net.cidr_contains(input.headers.network[0], input.headers.ip[0])\n"
         )
-        policies = PolicySet([Folder(self, p=text).path], 1)
+        policies = compiled(Folder(self, p=text))
         for network, ip, outcome in (
             ("192.0.2.0/24", "192.0.2.255", "allowed"),
             ("192.0.2.0/24", "192.0.3.0", "denied"),
@@ -229,7 +251,7 @@ class CidrTests(SynchronousTestCase):
             "2001:db8::/32": ("denied", "denied", "allowed"),
         }.items():
             text = f'package p\nallow if net.cidr_contains("{network}", input.remote)'
-            policies = PolicySet([Folder(self, p=text).path], 1)
+            policies = compiled(Folder(self, p=text))
             self.assertTrue(policies.lasting)
             for ip, outcome in zip(
                 ("198.51.100.7", "198.51.100.200", "2001:db8::1"), outcomes, strict=True

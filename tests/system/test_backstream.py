@@ -304,9 +304,10 @@ class StatusTests(SynchronousTestCase):
         return process.err[0]
 
     def test_usage(self) -> None:
-        """A wrong line, a policy, a taken port: one line on standard error, status 1."""
+        """A wrong line, a policy that is not there, a taken port: one line on standard error,
+        status 1."""
         self.assertIn("--nothing", self.fails("serve", "--nothing"))
-        self.assertIn("policies", self.fails("serve", "-p", "somewhere"))
+        self.assertIn("somewhere", self.fails("serve", "-p", "somewhere"))
         self.assertIn("BACKSTREAM_POLICY", self.fails("s", BACKSTREAM_POLICY="x"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]

@@ -89,6 +89,9 @@ class DockerfileTests(SynchronousTestCase):
         self.assertEqual(backstream["command"], ["/backstream"])
         variables = {"BACKSTREAM_ADDR": "0.0.0.0:8000", "BACKSTREAM_LOG_FORMAT": "json"}
         self.assertEqual({**variables, **backstream["env"]}, backstream["env"])  # type: ignore[dict-item]
+        # What all images are made of has the Rego engine.
+        text = (ROOT / "Dockerfile").read_text()
+        self.assertIn("pip install --no-cache-dir '.[rego]'", text)
         for stage in (server, client, backstream):
             self.assertNotIn(stage.get("user", "root"), ("root", "0"))
 
@@ -129,7 +132,7 @@ class InstalledTests(SynchronousTestCase):
         )
         (cls.wheel,) = (base / "dist").glob("*.whl")
         (cls.sdist,) = (base / "dist").glob("*.tar.gz")
-        pip(python, "install", str(cls.wheel))
+        pip(python, "install", f"{cls.wheel}[rego]")
 
     @classmethod
     def tearDownClass(cls) -> None:
@@ -152,7 +155,9 @@ class InstalledTests(SynchronousTestCase):
         del variables["PATH"]
         variables["BACKSTREAM_ADDR"] = variables["BACKSTREAM_ADDR"].replace(":8000", ":0")
         command = [word.strip("/") for word in stage["command"]]  # type: ignore[attr-defined]
-        serve = self.run_installed([*command, "serve"], variables)
+        policy = Path(os.path.abspath(self.mktemp()))
+        policy.write_text("package auth.server\n\nallow := true\n")
+        serve = self.run_installed([*command, "serve", "-p", str(policy)], variables)
         line = json.loads(serve.wait_for_line(".*Start server.*")[0])
         self.assertRegex(line["addr"], r"^0\.0\.0\.0:\d+$")
         self.assertEqual(serve.stop(), 0)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from tests.system.harness import (
     twistd,
     wait_until,
 )
+from tests.system.test_backstream import PLAIN, JsonClient, Serve, command, connect
 
 SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
 
@@ -45,6 +47,70 @@ OFFICE = """package office
 
 allow if net.cidr_contains("127.0.0.0/8", input.remote)
 """
+
+
+JOINING = """package auth.client
+
+allow if input.headers["x-join"] == ["yes"]
+"""
+JOINING_REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: %b\r\nBackstream-Client: a\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def denied_requests(name: bytes) -> list[bytes]:
+    """What VISITORS denies, in every way that it can be written.
+
+    :param name: what stands in Host, with a port.
+    """
+    host = b"Host: %b\r\n" % name
+    requests = [
+        b"%b /secret HTTP/1.1\r\n%bContent-Length: 6\r\n\r\nsecret" % (method, host)
+        for method in b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND BREW get".split()
+    ]
+    requests += [
+        b"GET %b HTTP/1.1\r\n%b\r\n" % (path, host)
+        for path in (
+            *(b"/public/../secret", b"/public/./../secret", b"/public/%2e%2e/secret"),
+            *(b"/public/.%2E/secret", b"/public/..%2Fsecret", b"//public/secret"),
+            *(b"/./secret", b"/%73ecret", b"/PUBLIC/secret", b"/public", b"/public%2Fsecret"),
+            *(b"/public/..;/secret", b"/public/..\\secret", b"/public/%5c..%5csecret", b"/"),
+            *(b"http://%b/secret" % name, b"/secret?/public/", b"/public/%00"),
+            *(b"/secret/public/", b"/%2Fpublic/a", b"/public/%2e/a", b"/./public/a"),
+        )
+    ]
+    requests += [
+        b"GET /secret HTTP/1.1\r\n%b%b\r\n" % (host, fields)
+        for fields in (
+            b"Authorization: Bearer bad\r\n",
+            b"Authorization: Bearer good\r\nAuthorization: Bearer bad\r\n",
+            b"Authorization: Bearer bad\r\naUTHORIZATION: Bearer good\r\n",
+            b"Authorization: Bearer good\r\nConnection: authorization\r\nAuthorization: x\r\n",
+            b"X-Authorization: Bearer good\r\n",
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            b"Expect: 100-continue\r\nContent-Length: 6\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Backstream-Client: default\r\n",
+            b"X-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /public/a\r\n",
+        )
+    ]
+    return [
+        *requests,
+        b"GET /secret HTTP/1.0\r\n%b\r\n" % host,
+        b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.upper(),
+        b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.replace(b":", b".:"),
+        b"OPTIONS * HTTP/1.1\r\n%b\r\n" % host,
+    ]
+
+
+def status_of(port: int, request: bytes) -> int:
+    """What a request on a connection of its own is answered with."""
+    with Visitor(port) as visitor:
+        visitor.send(request)
+        return visitor.head().status
 
 
 class PolicyTests(SynchronousTestCase):
@@ -90,55 +156,9 @@ class PolicyTests(SynchronousTestCase):
 
     def test_denied(self) -> None:
         """No spelling of a denied request reaches the target: not its head, not its body."""
-        host = b"Host: %b\r\n" % self.server.visit("my-tunnel").host
-        name = host.strip().partition(b": ")[2]
-        requests = [
-            b"%b /secret HTTP/1.1\r\n%bContent-Length: 6\r\n\r\nsecret" % (method, host)
-            for method in b"GET HEAD POST PUT PATCH DELETE OPTIONS PROPFIND BREW".split()
-        ]
-        requests += [
-            b"GET %b HTTP/1.1\r\n%b\r\n" % (path, host)
-            for path in (
-                *(b"/public/../secret", b"/public/./../secret", b"/public/%2e%2e/secret"),
-                *(b"/public/.%2E/secret", b"/public/..%2Fsecret", b"//public/secret"),
-                *(b"/./secret", b"/%73ecret", b"/PUBLIC/secret", b"/public", b"/public%2Fsecret"),
-                *(b"/public/..;/secret", b"/public/..\\secret", b"/public/%5c..%5csecret", b"/"),
-                *(
-                    b"http://%b/secret" % name,
-                    b"/secret?/public/",
-                    b"/public/%00",
-                    b"/secret/public/",
-                ),
-            )
-        ]
-        requests += [
-            b"GET /secret HTTP/1.1\r\n%b%b\r\n" % (host, fields)
-            for fields in (
-                b"Authorization: Bearer bad\r\n",
-                b"Authorization: Bearer good\r\nAuthorization: Bearer bad\r\n",
-                b"Authorization: Bearer bad\r\naUTHORIZATION: Bearer good\r\n",
-                b"Authorization: Bearer good\r\nConnection: authorization\r\nAuthorization: x\r\n",
-                b"X-Authorization: Bearer good\r\n",
-                b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-                b"Expect: 100-continue\r\nContent-Length: 6\r\n",
-                b"Transfer-Encoding: chunked\r\n",
-                b"Backstream-Client: default\r\n",
-                b"X-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /public/a\r\n",
-            )
-        ]
-        requests += [
-            b"GET /secret HTTP/1.0\r\n%b\r\n" % host,
-            b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.upper(),
-            b"GET /secret HTTP/1.1\r\nHost: %b\r\n\r\n" % name.replace(b":", b".:"),
-            b"OPTIONS * HTTP/1.1\r\n%b\r\n" % host,
-        ]
         before = len(self.target.requests), self.target.connections
-        for request in requests:
-            with self.server.visit("my-tunnel") as visitor:
-                visitor.send(request)
-                answer = visitor.head()
-                self.assertIn(answer.status, (400, 403), request)
+        for request in denied_requests(self.server.host("my-tunnel")):
+            self.assertIn(status_of(self.server.port, request), (400, 403), request)
         self.assertEqual((len(self.target.requests), self.target.connections), before)
 
     def test_pipelined(self) -> None:
@@ -171,6 +191,18 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual((status, tunnel["policy"]), (200, None))
         with self.server.visit("my-office") as visitor:
             self.assertEqual(visitor.get(b"/secret").status, 403)
+
+    def test_own_policy_by_command(self) -> None:
+        """The same with the client's commands: configure sets and unsets, info tells."""
+
+        def run(*words: str) -> Client:
+            return Client(self, self.server, "-a", self.account, "tunnel", *words)
+
+        self.assertEqual(run("create", "my-room", "policy", "office").wait(), 0)
+        run("info", "my-room").wait_for_line("^Policy: office$")
+        self.assertEqual(run("configure", "my-room", "unset", "policy").wait(), 0)
+        _, tunnel = self.server.rest("GET", "/v1/tunnel/my-room", self.account)
+        self.assertIsNone(tunnel["policy"])
 
     def test_clients(self) -> None:
         """A client whom the policy does not allow does not connect, though its token is good; nor
@@ -207,6 +239,176 @@ class PolicyTests(SynchronousTestCase):
         wait_until(lambda: self.get(path).status == status, f"{path!r} is {status}")
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process, or one of its threads, has started."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(text) for text in thread.read_text().split()]
+    return found
+
+
+class ProcessTests(SynchronousTestCase):
+    """The processes in which policies are evaluated: what becomes of them harms nobody for long."""
+
+    skip = SKIP
+    SLOW = """package auth.server
+
+allow if startswith(input.path, "/public/")
+
+allow if {
+    input.path == "/slow"
+    many := numbers.range(1, 2000)
+    count([1 | some a in many; some b in many; a > b]) == -1
+}
+"""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "p.rego").write_text(self.SLOW)
+        self.serve = Serve(self, "-p", folder.name)
+        self.workers = wait_until(lambda: children(self.serve.pid), "its processes")
+
+    def status(self, path: bytes) -> int:
+        with self.serve.visit() as visitor:
+            return visitor.get(path).status
+
+    def test_goes_on_for_ever(self) -> None:
+        """An evaluation that does not end is denied in time, others are not held up, and its
+        process is replaced."""
+        self.assertEqual(self.status(b"/slow"), 403)
+        self.assertEqual(self.status(b"/public/a"), 503)  # allowed; nobody is connected
+        self.serve.wait_for_line("ended with status -14.*and is replaced")
+        wait_until(
+            lambda: len(set(children(self.serve.pid)) - set(self.workers)) == 1, "another process"
+        )
+        self.assertEqual(self.status(b"/public/a"), 503)
+
+    def test_killed(self) -> None:
+        """Processes that are killed are replaced."""
+        for pid in self.workers:
+            os.kill(pid, signal.SIGKILL)
+        self.serve.wait_for_line("ended with status -9.*and is replaced")
+        wait_until(lambda: self.status(b"/public/a") == 503, "an allowed request")
+        self.assertEqual(set(children(self.serve.pid)) & set(self.workers), set())
+
+    def test_end_with_the_server(self) -> None:
+        """A server that is killed leaves none of its processes behind, nor does one that ends."""
+        self.serve.kill()
+        for pid in self.workers:
+            wait_until(partial(ended, pid), f"the end of process {pid}")
+        self.assertTrue(all(ended(pid) for pid in self.workers))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process runs no more, buried or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class BackstreamTests(SynchronousTestCase):
+    """backstream's commands with ``-p``: clients need a field, visitors what VISITORS says."""
+
+    skip = SKIP
+    JOIN = "X-Join: yes"
+    folder: ClassVar[Path]
+    target: ClassVar[Target]
+    serve: ClassVar[Serve]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if SKIP:
+            return
+        scope = ForClass(cls)
+        folder = tempfile.TemporaryDirectory()
+        scope.addCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        cls.restore()
+        cls.target = Target(scope)
+        cls.serve = Serve(scope, "-p", folder.name)
+
+    @classmethod
+    def restore(cls) -> None:
+        (cls.folder / "clients.rego").write_text(JOINING)
+        (cls.folder / "visitors.rego").write_text(VISITORS)
+
+    def test_denied(self) -> None:
+        """No spelling of a denied request reaches the destination of a client of ours."""
+        serve = self.serve
+        client = connect(self, serve.port, self.target, "-H", self.JOIN)
+        with serve.visit() as visitor:
+            wait_until(lambda: visitor.get(b"/public/a").status == 200, "the client in service")
+        before = len(self.target.requests), self.target.connections
+        for request in denied_requests(b"any.test:80"):
+            self.assertIn(status_of(serve.port, request), (400, 403), request)
+        self.assertEqual((len(self.target.requests), self.target.connections), before)
+        client.stop()
+
+    def test_denied_with_json(self) -> None:
+        """No spelling of a denied request is sent to a client that only knows JSON."""
+        serve = self.serve
+        client = JsonClient(serve.port, b"/any", self.JOIN.encode())
+        for request in denied_requests(b"any.test:80"):
+            self.assertIn(status_of(serve.port, request), (400, 403), request)
+        with serve.visit() as visitor:
+            visitor.send(b"GET /public/last HTTP/1.1\r\nHost: h\r\n\r\n")
+            asked = client.read()  # the first message that there ever was
+            self.assertEqual((asked["method"], asked["path"]), ("GET", "/public/last"))
+            client.say(id=asked["id"], code=204)
+            self.assertEqual(visitor.answer().status, 204)
+        client.visitor.close()
+
+    def test_clients(self) -> None:
+        """A client that the policy denies gets 403 in the words of there, and ends with 1."""
+        serve = self.serve
+        denied = JsonClient(serve.port).joined
+        self.assertEqual((denied.status, denied.body), (403, b"auth policy denied\n"))
+        words = ("client", "-s", f"http://127.0.0.1:{serve.port}", "-d", self.target.url)
+        client = Process(self, command(*words), PLAIN)
+        self.assertEqual(client.wait(), 1)
+        client.wait_for_line("failed to run app.*403")
+        serve.wait_for_line("failed to upgrade.*the policy does not allow it")
+
+    def test_reload(self) -> None:
+        """SIGHUP takes changed files, all or none; where none defines auth.client, a client gets
+        500."""
+        serve = self.serve
+        self.addCleanup(os.kill, serve.pid, signal.SIGHUP)
+        self.addCleanup(self.restore)
+        (self.folder / "visitors.rego").write_text("package auth.server\nallow if {\n")
+        os.kill(serve.pid, signal.SIGHUP)
+        serve.wait_for_line("the policies in use stay")
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/secret").status, 403)
+            self.assertEqual(visitor.get(b"/public/a").status, 503)
+        (self.folder / "visitors.rego").write_text("package auth.server\nallow := true\n")
+        (self.folder / "clients.rego").unlink()
+        os.kill(serve.pid, signal.SIGHUP)
+        serve.wait_for_line("policies were loaded: auth.server")
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/secret").status, 503)
+        failed = JsonClient(serve.port, b"/any", self.JOIN.encode()).joined
+        self.assertEqual((failed.status, failed.body), (500, b"failed auth policy evaluation\n"))
+
+    def test_beside_exposr(self) -> None:
+        """``--backstream`` and ``--policy`` go together: the host's clients and visitors are
+        judged."""
+        server = Server(self, "--backstream", "app.test", "--policy", str(self.folder))
+        port = server.port
+        connect(self, port, self.target, "-H", "Host: app.test", "-H", self.JOIN)
+        with Visitor(port, b"app.test") as visitor:
+            wait_until(lambda: visitor.get(b"/public/a").status == 200, "the client in service")
+        before = len(self.target.requests), self.target.connections
+        for request in denied_requests(b"app.test:80"):
+            self.assertIn(status_of(port, request), (400, 403), request)
+        self.assertEqual((len(self.target.requests), self.target.connections), before)
+        join = JOINING_REQUEST % b"app.test"
+        self.assertEqual(status_of(port, join + b"\r\n"), 403)
+        self.assertEqual(status_of(port, join + b"X-Join: yes\r\n\r\n"), 101)
+
+
 class StartTests(SynchronousTestCase):
     """Policies that cannot be used, and servers without any."""
 
@@ -235,16 +437,8 @@ class StartTests(SynchronousTestCase):
             self.assertEqual((status, error.count("\n")), (1, 0), error)
             self.assertRegex(error, f"^twistd exposr: --policy: /.*{said}")
 
-    def test_backstream(self) -> None:
-        """What a policy does not guard is not served beside one: the server does not start."""
-        status, error = self.start(
-            "package auth.server\nallow := true\n", {"EXPOSR_BACKSTREAM": "back.localhost"}
-        )
-        self.assertEqual(status, 1)
-        self.assertIn("does not guard backstream", error)
-
     def test_without_the_extra(self) -> None:
-        """Without the engine the server does not start, and says what to install."""
+        """Without the engine neither server starts: one line says what to install."""
         hidden = tempfile.TemporaryDirectory()
         self.addCleanup(hidden.cleanup)
         Path(hidden.name, "regopy.py").write_text("raise ImportError('hidden')\n")
@@ -252,6 +446,14 @@ class StartTests(SynchronousTestCase):
         status, error = self.start("package auth.server\nallow := true\n", {"PYTHONPATH": path})
         self.assertEqual(status, 1, error)
         self.assertIn("pip install 'exposr-tx[rego]'", error)
+        policy = Path(hidden.name, "p.rego")
+        policy.write_text("package auth.server\nallow := true\n")
+        words = command("serve", "--addr", "localhost:0", "-p", str(policy))
+        serve = Process(self, words, {**PLAIN, "PYTHONPATH": path})
+        self.assertEqual((serve.wait(), serve.out), (1, []), serve.report())
+        self.assertRegex(
+            "\n".join(serve.err), r"^backstream: --policy: .*pip install 'exposr-tx\[rego\]'.*$"
+        )
 
     def test_tunnel_keeps_its_policy(self) -> None:
         """A tunnel that has chosen a policy takes no visitors where the server has none."""

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from exposr_tx.errors import Draining, ExposrError, TunnelNotFound
+from exposr_tx.errors import Draining, ExposrError, TooManyFailures, TunnelNotFound
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.connection import Lost
@@ -203,6 +203,7 @@ class BackstreamEndpoint(WebsocketEndpoint):
     :param clients: takes connections into service.
     :param events: told who comes and goes.
     :param asked: told of every JSON message that is sent: id, method and path.
+    :ivar judge: errbacks where a client may not connect; lets anybody in unless it is set.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class BackstreamEndpoint(WebsocketEndpoint):
         asked: Callable[[str, str, str], object] = lambda _id, _method, _path: None,
     ) -> None:
         super().__init__(clients, clock, max_streams)
+        self.judge: Callable[[Origin], Deferred[None]] = lambda _: succeed(None)
         self.clients = clients
         self.asked = asked
         self.events: Events = events or self.journal
@@ -232,6 +234,13 @@ class BackstreamEndpoint(WebsocketEndpoint):
     ) -> IProtocol:
         if self.draining:
             raise Draining("the server is shutting down")
+        try:
+            await self.judge(origin)
+        except TooManyFailures:
+            raise  # the address was told of once
+        except ExposrError as error:
+            self.events.refused(TUNNEL, origin.peer, error)
+            raise
         protocol = _Server(TUNNEL, origin, offers_native(fields))
         protocol.factory = self._json
         return protocol

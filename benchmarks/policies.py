@@ -1,0 +1,58 @@
+"""The case of policies: what it costs to be asked about each request."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from benchmarks.bench import BENCH, Bench, Result, Side, interleaved, notes
+from benchmarks.load import wrk
+
+CONNECTIONS = 64
+#: Kept: the same input comes again and again. Anew: the port belongs to the input, so that each
+#: request is evaluated.
+_RULE = """allow if {{
+    startswith(input.path, "/small")
+    not input.headers.authorization
+    {more}
+}}"""
+POLICIES = {
+    "kept": _RULE.format(more='input.tunnel == "bench"'),
+    "anew": _RULE.format(more="input.remote_port > 0"),
+}
+
+
+def policies(bench: Bench) -> Iterator[Result]:
+    """Small requests with a policy, by those without one; three servers in turn."""
+    with ExitStack() as stack:
+        sides = {"none": stack.enter_context(bench.fresh("bench"))}
+        for name, text in POLICIES.items():
+            path = bench.programs.policies(name, text)
+            files = ("--policy", path, "--policy", path.with_name("clients.rego"))
+            sides[name] = stack.enter_context(bench.fresh("bench", options=files))
+        names = {side: name for name, side in sides.items()}
+        costs: dict[str, list[float]] = {name: [] for name in sides}
+        failed = 0
+
+        def measure(side: Side) -> float:
+            nonlocal failed
+            before = side.cpu()
+            rate = wrk(side.port, BENCH, "/small", CONNECTIONS, bench.seconds, False)
+            failed += rate.failed
+            costs[names[side]].append((side.cpu() - before) / max(1, rate.requests) * 1e6)
+            return rate.per_second
+
+        found = interleaved(bench.pairs, measure, [*sides.values()])
+    rates = dict(zip(sides, map(statistics.median, found), strict=True))
+    for name, rate in rates.items():
+        note = "" if name == "none" else f"{rate / rates['none']:.2f} of without; goal ≥ 0.5"
+        yield Result(
+            f"policy-{name}",
+            f"64 kept-alive connections, decisions {name}" if note else "the same without policies",
+            "req/s",
+            None,
+            rate,
+            cpu_ours=statistics.median(costs[name]),
+            note=notes(note, f"{failed} failed" if failed else ""),
+        )

@@ -1,0 +1,100 @@
+"""A set of policies: what is to be known of it, and what the engine has made of it.
+
+Needs no Twisted, as it lives where policies are evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exposr_tx.interfaces import Decision
+from exposr_tx.policy.document import Reading
+from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
+from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, PRELUDE
+from exposr_tx.policy.scan import Module, check, fields_of, scan
+from exposr_tx.policy.sources import Source
+from exposr_tx.policy.verdict import DENIED, FAILED, NO_PACKAGE, verdict
+
+__all__ = ["Compiled", "Outline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is to be known of a set of policies by who asks it.
+
+    :ivar packages: what is there.
+    :ivar fields: what of the input is read; see Reading.
+    :ivar changing: whether the same input may get another decision at another time.
+    """
+
+    packages: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    changing: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Outline {', '.join(sorted(self.packages))}>"
+
+
+class Compiled:
+    """Policies that can be evaluated; one at a time.
+
+    :ivar reading: what of the input is read.
+    :ivar lasting: whether the same input always gets the same decision.
+    :ivar warnings: what an operator should know.
+
+    Raises PolicyInvalid.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.modules: list[Module] = [scan(source) for source in sources]
+        check(self.modules)
+        self.outline = Outline(
+            frozenset(module.package for module in self.modules),
+            fields_of(self.modules),
+            any(module.changing for module in self.modules),
+        )
+        self.reading = Reading(self.outline.fields)
+        self._entries = frozenset(
+            module.package for module in self.modules if "allow" in module.rules
+        )
+        self._engine = Engine(self._with_prelude(), self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Compiled {self.outline!r}>"
+
+    @property
+    def lasting(self) -> bool:
+        return self.reading.lasting and not self.outline.changing
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.reading.warnings
+
+    def _with_prelude(self) -> list[Module]:
+        asks = any(call.name == CIDR_CONTAINS for module in self.modules for call in module.calls)
+        return [*self.modules, Module(PACKAGE, PACKAGE, PRELUDE)] if asks else self.modules
+
+    def rules(self, package: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What each rule of a package gives for an input: to explain a decision, not to make it."""
+        names = {n for module in self.modules if module.package == package for n in module.rules}
+        for name in sorted(names):
+            engine = Engine(self._with_prelude(), [package], name)
+            try:
+                value = engine.evaluate(package, given)
+            except EvaluationFailed as problem:
+                yield name, f"fails ({problem})"
+            else:
+                yield name, "undefined" if value is UNDEFINED else json.dumps(value)
+
+    def evaluate(self, package: str, given: Mapping[str, Any]) -> Decision:
+        """Decide on an input; takes its time."""
+        if package not in self._entries:
+            return DENIED if package in self.outline.packages else NO_PACKAGE
+        try:
+            value = self._engine.evaluate(package, given)
+        except EvaluationFailed:
+            return FAILED
+        return DENIED if value is UNDEFINED else verdict(value)

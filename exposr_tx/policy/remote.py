@@ -1,0 +1,276 @@
+"""Policies of an Open Policy Agent that runs beside the server and is asked over HTTP.
+
+The agent is asked for a package's whole document, ``POST URL/auth/server``, and
+of that ``allow`` is read. What it does not answer in time, or not as it should,
+is denied. It is asked by Twisted's Agent: nothing is redirected, and no answer is
+inflated (treq would inflate what it gets, however large it becomes). Source: OPA's
+Data API, "Get a Document (with Input)".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredSemaphore,
+    TimeoutError,
+    succeed,
+)
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from exposr_tx.interfaces import Decision, IPolicy, Question
+from exposr_tx.policy.counts import Counts
+from exposr_tx.policy.document import ALL_FIELDS, Reading
+from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IConsumer, IReactorTime
+    from twisted.web.iweb import IAgent, IResponse
+
+__all__ = ["MAX_CONNECTIONS", "RemotePolicies", "agent"]
+
+#: Connections to the agent; what is asked beyond them waits for one, within its time.
+MAX_CONNECTIONS: Final = 32
+#: Bytes of an answer, at most.
+MAX_ANSWER: Final = 65536
+#: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
+MAX_KEPT: Final = 16384
+#: Seconds an idle connection is kept.
+IDLE: Final = 60
+_HEADERS: Final = Headers(
+    {"Content-Type": ["application/json"], "Accept": ["application/json"], "User-Agent": ["exposr"]}
+)
+
+
+class _Unusable(Exception):
+    """The answer is none; the message may be shown."""
+
+
+def agent(reactor: Any, timeout: float) -> tuple[Agent, HTTPConnectionPool]:
+    """What asks, certificates verified by the platform's authorities, and its connections."""
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = MAX_CONNECTIONS
+    pool.cachedConnectionTimeout = IDLE
+    return Agent(reactor, connectTimeout=max(timeout, 1.0), pool=pool), pool
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """A request's body, which is there."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is written already."""
+
+    def resumeProducing(self) -> None:
+        """It is written already."""
+
+    def stopProducing(self) -> None:
+        """It is written already."""
+
+
+class _Answer(Protocol):
+    """Gathers an answer's body, up to its limit."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._abort())
+        self._data = b""
+
+    def _abort(self) -> None:
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) > MAX_ANSWER and not self.whole.called:
+            self.whole.errback(_Unusable(f"its answer has more than {MAX_ANSWER} bytes"))
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.whole.called:
+            if reason.check(ResponseDone):
+                self.whole.callback(self._data)
+            else:
+                self.whole.errback(_Unusable("its answer is cut short"))
+
+
+@implementer(IPolicy)
+class RemotePolicies:
+    """An Open Policy Agent.
+
+    :param url: its documents, as ``http://127.0.0.1:8181/v1/data``.
+    :param web: asks.
+    :param close: lets go of connections.
+    :param now: epoch seconds.
+    :param budget: seconds that there are to decide.
+    :param keep: seconds for which a decision holds for other requests with the same input, time
+        and port left out.
+    :param packages: what tunnels may choose.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        url: str,
+        web: IAgent,
+        close: Callable[[], object],
+        clock: IReactorTime,
+        now: Callable[[], float],
+        budget: float,
+        keep: float = 0.0,
+        packages: Collection[str] = (),
+    ) -> None:
+        self.packages = frozenset({"auth.client", "auth.server", *packages})
+        self._url = url.rstrip("/")
+        self._web = web
+        self._close = close
+        self._clock = clock
+        self._now = now
+        self._budget = budget
+        self._keep = keep
+        self._reading = Reading([ALL_FIELDS])
+        self._kept: dict[bytes, tuple[float, Decision]] = {}
+        self._free = DeferredSemaphore(MAX_CONNECTIONS)
+        self.counts = Counts(
+            clock,
+            error="the Open Policy Agent does not answer as it should",
+            timeout=f"the Open Policy Agent did not answer within {budget:g} s",
+        )
+
+    def __repr__(self) -> str:
+        return f"<RemotePolicies {self._url}>"
+
+    async def start(self) -> None:
+        """Warn of what an eavesdropper would see."""
+        host = self._url.partition("://")[2].partition("/")[0].rpartition(":")[0]
+        plain = self._url.startswith("http:")
+        if plain and host not in ("127.0.0.1", "localhost", "[::1]"):
+            self.log.warn(
+                "requests, with credentials and account numbers, go to {url} unencrypted; use "
+                "https:, or an Open Policy Agent on this machine",
+                event="policy",
+                url=self._url,
+            )
+
+    def stop(self) -> None:
+        """Let go of the connections."""
+        self.counts.tell()
+        self._close()
+
+    def reload(self) -> None:
+        """Forget decisions that were kept."""
+        self.counts.tell()
+        self._kept.clear()
+
+    def decide(self, package: str, question: Question) -> Decision | Deferred[Decision]:
+        """See IPolicy."""
+        if package not in self.packages:
+            self.counts.count(NO_PACKAGE, package)
+            return NO_PACKAGE
+        key = b""
+        if self._keep:
+            key = self._reading.key(package, question)
+            until, kept = self._kept.get(key, (0.0, DENIED))
+            if until > self._clock.seconds():
+                self.counts.count(kept, package)
+                return kept
+        document = self._reading.of(question, self._now)
+        del document["within"]
+        deciding = Deferred.fromCoroutine(self._ask(package, document))
+        deciding.addTimeout(self._budget, self._clock)
+        return deciding.addCallbacks(
+            self._decided, self._failed, callbackArgs=(package, key), errbackArgs=(package,)
+        )
+
+    def _decided(self, decision: Decision, package: str, key: bytes) -> Decision:
+        self.counts.count(decision, package)
+        if key and decision.outcome in ("allowed", "denied"):
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = (self._clock.seconds() + self._keep, decision)
+        return decision
+
+    def _failed(self, failure: Failure, package: str) -> Decision:
+        if failure.check(TimeoutError):
+            self.counts.count(LATE, package)
+            return LATE
+        if failure.check(CancelledError):
+            failure.raiseException()
+        # The text of other failures may show what is in a request.
+        why = str(failure.value) if failure.check(_Unusable) else ""
+        why = f"the Open Policy Agent: {why or getattr(failure.type, '__name__', '?')}"
+        self.counts.count(FAILED, package, why)
+        return FAILED
+
+    async def _ask(self, package: str, document: dict[str, Any]) -> Decision:
+        body = json.dumps({"input": document}).encode()
+        url = f"{self._url}/{package.replace('.', '/')}".encode("ascii")
+        await self._free.acquire()
+        try:
+            try:
+                return await self._asked(url, body)
+            except (ResponseNeverReceived, RequestTransmissionFailed):
+                # An idle connection that was closed just now. To be asked twice does no harm.
+                return await self._asked(url, body)
+        finally:
+            self._free.release()
+
+    async def _asked(self, url: bytes, body: bytes) -> Decision:
+        try:
+            response: IResponse = await self._web.request(b"POST", url, _HEADERS, _Body(body))
+        except ConnectingCancelledError:
+            raise CancelledError from None
+        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
+            if any(reason.check(CancelledError) for reason in problem.reasons):
+                raise CancelledError from None  # it is over: to be asked again helps nobody
+            raise
+        answer = _Answer()
+        response.deliverBody(answer)
+        data = await answer.whole
+        if response.code != 200:
+            raise _Unusable(f"it answers with status {response.code}")
+        return decision_of(data)
+
+
+def decision_of(data: bytes) -> Decision:
+    """What an answer of the agent's means."""
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _Unusable("its answer is no JSON") from None
+    if not isinstance(answer, dict):
+        raise _Unusable("its answer is no object")
+    if "result" not in answer:
+        return NO_PACKAGE
+    document = answer["result"]
+    if not isinstance(document, dict):
+        raise _Unusable("its result is no package's document; the URL must end with /v1/data")
+    return verdict(document["allow"]) if "allow" in document else DENIED

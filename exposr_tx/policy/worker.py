@@ -1,0 +1,125 @@
+"""The process in which policies are evaluated: questions come by a socket, decisions go back.
+
+A policy may take for ever, and the embedded engine has been seen to end its
+process: neither is to happen to the server. Nor do evaluation and server then
+wait for the same interpreter: threads took three times what evaluating took.
+:mod:`workers` is the other end.
+"""
+
+from __future__ import annotations
+
+import marshal
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.compiled import Compiled
+from exposr_tx.policy.sources import Source
+from exposr_tx.policy.verdict import PLAIN
+
+__all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
+
+#: Seconds for which answers are gathered before they are sent.
+GATHERING: Final = 0.002
+#: Seconds over its time after which an evaluation is taken to go on for ever: the process ends.
+STUCK: Final = 1.0
+#: Seconds for compiling.
+STUCK_COMPILING: Final = 60.0
+_LENGTH: Final = 4
+
+
+def frame(message: Any) -> bytes:
+    """A message, of what marshal takes: both ends are the same Python."""
+    data = marshal.dumps(message)
+    return len(data).to_bytes(_LENGTH, "big") + data
+
+
+class Frames:
+    """Messages from the bytes that they come in."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[Any]:
+        """The messages that are complete."""
+        self._data += data
+        while len(self._data) >= _LENGTH:
+            end = _LENGTH + int.from_bytes(self._data[:_LENGTH], "big")
+            if len(self._data) < end:
+                break
+            message = bytes(self._data[_LENGTH:end])
+            del self._data[:end]
+            yield marshal.loads(message)  # noqa: S302
+
+
+def main() -> None:
+    """Serve the socket that is this process' standard input, until it is closed."""
+    # What ends the server's process group does not end this one: the server drains first, and
+    # needs decisions meanwhile. The end of the socket is the end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with socket.socket(fileno=0) as connection:
+        serve(connection, partial(signal.setitimer, signal.ITIMER_REAL))
+
+
+def serve(connection: socket.socket, end_after: Callable[[float], object]) -> None:
+    """Compile what the first message holds, and answer the others.
+
+    :param end_after: ends the process after so many seconds, unless it is called again; 0 is never.
+    """
+    messages = _messages(connection)
+    end_after(STUCK_COMPILING)
+    try:
+        compiled = Compiled([Source(*pair) for pair in next(messages)])
+    except PolicyInvalid as problem:
+        connection.sendall(frame(("invalid", str(problem))))
+        return
+    outline = compiled.outline
+    for package in outline.packages:
+        compiled.evaluate(package, {})
+    ready = (sorted(outline.packages), sorted(outline.fields), outline.changing)
+    end_after(0)
+    connection.sendall(frame(("ready", *ready)))
+    for until, questions in messages:
+        _answer(connection, compiled, until, questions, end_after)
+        end_after(0)
+
+
+def _answer(
+    connection: socket.socket,
+    compiled: Compiled,
+    until: float,
+    questions: list[Any],
+    end_after: Callable[[float], object],
+) -> None:
+    answers: list[tuple[Any, ...]] = []
+    now = gathered = time.monotonic()
+    end_after(max(0.0, until - now) + STUCK)
+    for number, package, document in questions:
+        if now > until:
+            # Nobody waits for it any more; those behind it shall not be late as well.
+            answers.append((number, "timeout"))
+            continue
+        decision = compiled.evaluate(package, document)
+        if PLAIN.get(decision.outcome) is decision:
+            answers.append((number, decision.outcome))
+        else:
+            fields = (decision.headers, decision.set_request_headers)
+            answers.append((number, decision.outcome, decision.status, decision.reason, *fields))
+        now = time.monotonic()
+        if now > gathered + GATHERING:
+            connection.sendall(frame(answers))
+            answers, gathered = [], now
+    if answers:
+        connection.sendall(frame(answers))
+
+
+def _messages(connection: socket.socket) -> Iterator[Any]:
+    frames = Frames()
+    while data := connection.recv(1 << 18):
+        yield from frames.receive(data)

@@ -1,0 +1,322 @@
+"""The processes that evaluate policies, as the server sees them.
+
+Each of them (:mod:`worker`) has the whole set. One of them is asked at the end of the
+reactor's turn; what is asked while it works is gathered until it has answered, and
+goes to it in one message: a message costs 250 µs, a question in it 20 besides its
+evaluation. Where it takes long, another one is asked. A process that ends is replaced;
+what it was asked is denied.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from exposr_tx.direct import read_directly, writer_of
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.interfaces import Decision
+from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.sources import Source, read_sources
+from exposr_tx.policy.verdict import FAILED, LATE, PLAIN
+from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+__all__ = ["PROCESSES", "Workers", "load", "start"]
+
+#: How many: a slow evaluation must not hold up all others.
+PROCESSES: Final = 2
+#: Questions in one message, at most.
+SHARE: Final = 32
+#: Seconds after which a process that works is not waited for, and another one is asked: a quarter
+#: more requests per second than where whoever is idle is asked at once.
+PATIENCE: Final = 0.003
+#: Questions that there may be; more are denied as late at once.
+MAX_ASKED: Final = 4096
+#: Seconds between the starts of two processes that replace ones that have ended.
+RESTART: Final = 1.0
+_CALL: Final = "from exposr_tx.policy.worker import main; main()"
+
+
+class Process:
+    """A process that has compiled its policies, or is about to.
+
+    :ivar connection: where it is asked.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._paths = ", ".join(source.path for source in sources)
+        self.connection, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-c", _CALL],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def __repr__(self) -> str:
+        return f"<Process {self._process.pid}>"
+
+    def compile(self, sources: Sequence[Source]) -> Outline:
+        """Let it compile; blocks meanwhile. Raises PolicyInvalid."""
+        answer = None
+        try:
+            self.connection.settimeout(STUCK_COMPILING + 1)
+            self.connection.sendall(frame([(source.path, source.text) for source in sources]))
+            frames = Frames()
+            while answer is None and (data := self.connection.recv(1 << 16)):
+                answer = next(frames.receive(data), None)
+        except OSError:
+            pass  # it has ended, or never will
+        status = self.stop() if answer is None else 0
+        if answer is None:
+            raise PolicyInvalid(
+                f"{self._paths}: the engine ends with status {status}; undo the last change, and "
+                "try the files one by one with: exposr policy test"
+            )
+        if answer[0] == "invalid":
+            raise PolicyInvalid(answer[1])
+        packages, fields, changing = answer[1:]
+        return Outline(frozenset(packages), frozenset(fields), changing)
+
+    def stop(self) -> int:
+        """End it; how it has ended."""
+        self.connection.close()
+        self._process.kill()
+        return self._process.wait()
+
+
+def start(sources: Sequence[Source], count: int = PROCESSES) -> tuple[list[Process], Outline]:
+    """Start processes and let them compile, all at once; blocks meanwhile. Raises PolicyInvalid."""
+    processes: list[Process] = []
+    try:
+        for _ in range(count):
+            processes.append(Process(sources))
+        outlines = [process.compile(sources) for process in processes]
+    except (PolicyInvalid, OSError):
+        for process in processes:
+            process.stop()
+        raise
+    return processes, outlines[0]
+
+
+def load(reactor: Any, paths: Sequence[str], budget: float) -> Deferred[Workers]:
+    """Processes for policies, as they are in their files now; errbacks with PolicyInvalid.
+
+    :param budget: see Workers.
+    """
+
+    def begin() -> tuple[Sequence[Source], list[Process], Outline]:
+        sources = read_sources(paths)
+        return sources, *start(sources)
+
+    def ready(found: tuple[Sequence[Source], list[Process], Outline]) -> Workers:
+        sources, processes, outline = found
+        return Workers(reactor, sources, processes, outline, budget)
+
+    return deferToThreadPool(reactor, reactor.getThreadPool(), begin).addCallback(ready)
+
+
+class _Worker(Protocol):
+    """The connection to one of the processes.
+
+    :ivar asked: numbers of what it has not answered.
+    :ivar since: when it was asked.
+    :ivar write: sends it a message.
+    """
+
+    transport: Any
+    write: Callable[[bytes], None]
+
+    def __init__(self, workers: Workers, process: Process) -> None:
+        self.asked: set[int] = set()
+        self.since = 0.0
+        self.process = process
+        self._workers = workers
+        self._frames = Frames()
+
+    def connectionMade(self) -> None:
+        self.write = writer_of(self.transport)
+        read_directly(self.transport, self.dataReceived)
+
+    def dataReceived(self, data: bytes) -> None:
+        for answers in self._frames.receive(data):
+            for number, outcome, *members in answers:
+                self.asked.discard(number)
+                decision = Decision(outcome, *members) if members else PLAIN[outcome]
+                self._workers.answered(number, decision)
+        if not self.asked:
+            self._workers.give(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._workers.ended(self)
+
+
+class Workers:
+    """Processes that evaluate one set of policies.
+
+    :param sources: for processes that replace others.
+    :param processes: which have compiled them.
+    :param budget: seconds that there are to decide.
+    :ivar outline: what is to be known of the set.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        sources: Sequence[Source],
+        processes: Iterable[Process],
+        outline: Outline,
+        budget: float,
+    ) -> None:
+        self.outline = outline
+        self._reactor = reactor
+        self._sources = sources
+        self._budget = budget
+        self._workers: list[_Worker] = []
+        self._number = 0
+        self._asked: dict[int, Deferred[Decision]] = {}
+        self._gathered: list[tuple[int, str, Mapping[str, Any]]] = []
+        self._limits: deque[tuple[float, int]] = deque()
+        self._timer: IDelayedCall | None = None
+        self._flushing = False
+        self._closed = False
+        for process in processes:
+            self._adopt(process)
+
+    def __repr__(self) -> str:
+        return f"<Workers {len(self._workers)} processes, {len(self._asked)} questions>"
+
+    def _adopt(self, process: Process) -> None:
+        if self._closed:
+            process.stop()
+            return
+        worker = _Worker(self, process)
+        self._workers.append(worker)
+        factory = Factory.forProtocol(lambda: worker)
+        factory.noisy = False
+        process.connection.setblocking(False)
+        descriptor = process.connection.fileno()
+        self._reactor.adoptStreamConnection(descriptor, socket.AF_UNIX, factory)
+        process.connection.close()
+        self.give(worker)
+
+    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+        """Evaluate; fires within the budget, and does not errback."""
+        if not self._workers:
+            return succeed(FAILED)
+        if len(self._asked) >= MAX_ASKED:
+            return succeed(LATE)
+        self._number = number = self._number + 1
+        waiting: Deferred[Decision] = Deferred()
+        self._asked[number] = waiting
+        if not self._flushing:
+            self._look()
+        self._gathered.append((number, package, document))
+        self._limits.append((self._reactor.seconds() + self._budget, number))
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._budget, self._expire)
+        return waiting
+
+    def _look(self) -> None:
+        """See to it that somebody is asked: who is idle, in the next turn of the reactor; but
+        where another one has only begun, it may well be done first, and takes all there is."""
+        busy = [worker.since for worker in self._workers if worker.asked]
+        if len(busy) < len(self._workers):
+            delay = max(busy) + PATIENCE - self._reactor.seconds() if busy else 0.0
+            self._flushing = True
+            self._reactor.callLater(max(0.0, delay), self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        now = self._reactor.seconds()
+        if all(worker.since <= now - PATIENCE for worker in self._workers if worker.asked):
+            idle = next((worker for worker in self._workers if not worker.asked), None)
+            if idle is not None:
+                self.give(idle)
+        if self._gathered:
+            self._look()
+
+    def give(self, worker: _Worker) -> None:
+        """Ask an idle process what has been gathered."""
+        share, self._gathered = self._gathered[:SHARE], self._gathered[SHARE:]
+        share = [question for question in share if question[0] in self._asked]  # not late yet
+        if share:
+            worker.since = self._reactor.seconds()
+            worker.asked.update(number for number, _, _ in share)
+            worker.write(frame((time.monotonic() + self._budget, share)))
+
+    def answered(self, number: int, decision: Decision) -> None:
+        """There is a decision; that it was too late has been told where nobody waits for it."""
+        waiting = self._asked.pop(number, None)
+        if waiting is not None:
+            waiting.callback(decision)
+
+    def _deny(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.answered(number, FAILED)
+
+    def _expire(self) -> None:
+        """One timer for all: they have the same time, so the first is over first."""
+        self._timer = None
+        now = self._reactor.seconds()
+        late = []
+        while self._limits:
+            limit, number = self._limits[0]
+            if number in self._asked:
+                if limit > now:
+                    self._timer = self._reactor.callLater(limit - now, self._expire)
+                    break
+                late.append(number)
+            self._limits.popleft()
+        for number in late:
+            self.answered(number, LATE)
+
+    def ended(self, worker: _Worker) -> None:
+        """A process is gone: deny what it was asked, and start another one."""
+        self._workers.remove(worker)
+        status = worker.process.stop()
+        self._deny(worker.asked)
+        if not self._closed:
+            self.log.error(
+                "a process that evaluates policies has ended with status {status} (-14: an "
+                "evaluation took too long), and is replaced; {count} questions are denied",
+                event="policy",
+                status=status,
+                count=len(worker.asked),
+            )
+            self._reactor.callLater(RESTART, self._replace)
+
+    def _replace(self) -> None:
+        if self._closed:
+            return
+        pool = self._reactor.getThreadPool()
+        starting = deferToThreadPool(self._reactor, pool, start, self._sources, 1)
+        starting.addCallbacks(lambda found: self._adopt(found[0][0]), self._not_replaced)
+
+    def _not_replaced(self, failure: Failure) -> None:
+        self.log.failure("no process for policies could be started", failure, event="policy")
+        self._reactor.callLater(RESTART, self._replace)
+
+    def close(self) -> None:
+        """End the processes; what they are asked is denied."""
+        self._closed = True
+        for worker in list(self._workers):
+            worker.transport.abortConnection()

@@ -1,0 +1,37 @@
+"""What the command lines of both servers say of policies."""
+
+from __future__ import annotations
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.backstream.options import ServeOptions
+from exposr_tx.server_options import Options
+
+
+class PolicyOptionsTests(SynchronousTestCase):
+    """Options of ``twistd exposr`` and of ``backstream serve``."""
+
+    def test_values(self) -> None:
+        """Files add up; packages of an agent do, too; times are seconds."""
+        words = ["--policy-url", "https://opa.test/v1/data", "--policy-package", "office,a.b"]
+        for kind in (Options, ServeOptions):
+            options = kind({})
+            options.parseOptions([*words, "--policy-package", "c", "--policy-cache", "1.5"])
+            self.assertEqual(options["policy-package"], ("office", "a.b", "c"))
+            self.assertEqual((options["policy-cache"], options["policy-timeout"]), (1.5, 0.05))
+
+    def test_wrong(self) -> None:
+        """What does not go together, and values that are none, are named with a remedy."""
+        for words, said in (
+            (["--policy=/tmp", "--policy-url=http://h/v1/data"], "--policy-url: does not go with"),
+            (["--policy-cache=1"], "--policy-cache: needs --policy-url"),
+            (["--policy-package=office"], "--policy-package: needs --policy-url"),
+            (["--policy-url=http://u:p@h/"], "--policy-url 'http://u:p@h/': must be a URL like"),
+            (["--policy-url=opa.test"], "--policy-url 'opa.test': must be a URL like"),
+            (["--policy-timeout=0"], "--policy-timeout: must be more than 0"),
+            (["--policy-url=http://h/", "--policy-package=a-b"], "--policy-package 'a-b': must be"),
+        ):
+            for kind in (Options, ServeOptions):
+                problem = self.assertRaises(UsageError, kind({}).parseOptions, words)
+                self.assertIn(said, str(problem))
