@@ -24,7 +24,7 @@ from exposr_tx.policy.verdict import PLAIN
 __all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
 
 #: Seconds for which answers are gathered before they are sent.
-GATHERING: Final = 0.002
+GATHERING: Final = 0.0005
 #: Seconds over its time after which an evaluation is taken to go on for ever: the process ends.
 STUCK: Final = 1.0
 #: Seconds for compiling.

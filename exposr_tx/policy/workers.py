@@ -40,10 +40,10 @@ __all__ = ["PROCESSES", "Workers", "load", "start"]
 #: How many: a slow evaluation must not hold up all others.
 PROCESSES: Final = 2
 #: Questions in one message, at most.
-SHARE: Final = 32
+SHARE: Final = 64
 #: Seconds after which a process that works is not waited for, and another one is asked: a quarter
 #: more requests per second than where whoever is idle is asked at once.
-PATIENCE: Final = 0.003
+PATIENCE: Final = 0.001
 #: Questions that there may be; more are denied as late at once.
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
