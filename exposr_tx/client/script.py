@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -19,20 +18,20 @@ from twisted.python.usage import UsageError
 
 import exposr_tx
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
-from exposr_tx.client.answers import AccountRefused, ServerUnreachable, Tunnel, TunnelTaken
+from exposr_tx.client.answers import AccountRefused, ServerUnreachable, TunnelTaken
+from exposr_tx.client.arguments import ConnectArguments
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
-from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.inspecting import inspector_of
 from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.printing import Printer, Progress
 from exposr_tx.client.recording import har_folder, recordings
 from exposr_tx.client.rest import RestClient
 from exposr_tx.client.rewriting import Rules, replacements
-from exposr_tx.client.settings import SETTINGS, Change, changes
-from exposr_tx.client.target import Target, looks_like_target, parse_target
+from exposr_tx.client.target import Target
 from exposr_tx.client.trust import Trust
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.errors import BadInput, ExposrError
@@ -42,9 +41,8 @@ from exposr_tx.monotonic import use_monotonic_time
 
 if TYPE_CHECKING:
     from exposr_tx.inspector.service import Inspector
-    from exposr_tx.transport.websocket import Lost
 
-__all__ = ["Printer", "Script", "exit_status", "run"]
+__all__ = ["Script", "exit_status", "run"]
 
 SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = 0, 1, 2, 3, 4
 
@@ -58,146 +56,6 @@ def exit_status(error: BaseException) -> int:
     if isinstance(error, ServerUnreachable):
         return UNREACHABLE
     return FAILED
-
-
-class Printer:
-    """Where lines go: progress and results to one stream, errors to another."""
-
-    def __init__(self, out: TextIO, err: TextIO, quiet: bool) -> None:
-        self._out = out
-        self._err = err
-        self._quiet = quiet
-
-    @property
-    def at_terminal(self) -> bool:
-        """Whether a person reads it as it comes."""
-        return self._out.isatty()
-
-    def say(self, line: str) -> None:
-        """Progress."""
-        if not self._quiet:
-            self.show(line)
-
-    def show(self, line: str) -> None:
-        """What was asked for."""
-        _print(self._out, line)
-
-    def url(self, kind: str, url: str) -> None:
-        """A public URL."""
-        self.show(url if self._quiet else f"Ingress {kind}: {url}")
-
-    def error(self, text: str) -> None:
-        _print(self._err, f"exposr: {text}")
-
-
-def _print(stream: TextIO, line: str) -> None:
-    # What a server says must not move the cursor of a terminal.
-    shown = "".join(letter if letter.isprintable() else "?" for letter in line)
-    try:
-        stream.write(shown + "\n")
-        stream.flush()
-    except (OSError, UnicodeEncodeError):
-        pass  # nobody reads any more; the tunnel goes on
-
-
-#: The reason with which servers refuse a connection too many (protocol page C.11).
-NO_ROOM: Final = "unable to establish tunnel"
-
-
-class Progress(Events):
-    """A tunnel's events in lines."""
-
-    def __init__(self, printer: Printer, own: OwnTunnel) -> None:
-        self._printer = printer
-        self._own = own
-        self._urls: list[tuple[str, str]] = []
-        self._first = True
-        self._said = ""
-
-    def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
-        self._said = ""
-        if self._first:
-            self._first = False
-            target = self._own.in_use
-            shown = target.url if target is not None else ""
-            self._printer.say(f"Connecting tunnel {tunnel.tunnel_id}...connected to {shown}")
-            if not tunnel.ingress_urls():
-                self._printer.error(self._no_address(tunnel))
-        urls = tunnel.ingress_urls()
-        if urls != self._urls:
-            self._urls = urls
-            for kind, url in urls:
-                self._printer.url(kind, url)
-        self._printer.say(f"Tunnel {tunnel.tunnel_id} connection {number}/{total} connected")
-
-    def _no_address(self, tunnel: Tunnel) -> str:
-        name, target = tunnel.tunnel_id, self._own.in_use
-        why = "every ingress is off"
-        if target is not None and target.scheme == "tcp" and not tunnel.runs_tcp:
-            why = "this server has no TCP ingress, and the others are off"
-        return (
-            f"the tunnel {name} has no public address: {why}; "
-            f"HTTP comes with: exposr tunnel configure {name} set ingress-http on"
-        )
-
-    def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
-        name = tunnel.tunnel_id
-        why = lost.reason or f"closed with code {lost.code}"
-        if lost.reason == NO_ROOM:
-            why += f" (others hold all of its connections: exposr tunnel disconnect {name})"
-        self._printer.say(f"Lost connection to tunnel {name}: {why}")
-        self._printer.say(f"Attempting to reconnect {name}...")
-
-    def waiting(self, error: Exception, seconds: float) -> None:
-        # Once for each kind of failure, not for each attempt.
-        if str(error) != self._said:
-            self._said = str(error)
-            self._printer.error(f"{error}; trying again")
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectArguments:
-    """The words of ``tunnel connect``, told apart."""
-
-    tunnel_id: str
-    target: Target | None
-    changes: tuple[Change, ...]
-    host_header: str
-
-    @classmethod
-    def read(cls, words: Sequence[str], short: bool, host_header: str) -> ConnectArguments:
-        """``[ID] [TARGET]`` in any order, in the short form ``TARGET [ID]``, and pairs."""
-        head = list(words)
-        for at, word in enumerate(words):
-            if word in SETTINGS and not (at == 0 and len(words) > 1 and ":" in words[1]):
-                head = list(words[:at])
-                break
-        pairs = changes(words[len(head) :])
-        if len(head) > 2:
-            raise BadInput(f"unknown setting {head[2]!r}; the settings are {', '.join(SETTINGS)}")
-        targets = [word for word in head if looks_like_target(word)]
-        target = head[0] if short else next((word for word in targets if ":" in word), None)
-        if target is None and targets:
-            target = targets[-1]
-        rest = list(head)
-        if target is not None:
-            rest.remove(target)
-        elif len(head) > 1:
-            target = rest.pop()
-        if rest and looks_like_target(rest[0]) and ":" in rest[0]:
-            raise BadInput(f"two targets: {target!r} and {rest[0]!r}")
-        chosen = [pair for pair in pairs if pair.key not in ("target-url", "ingress-http-host")]
-        for pair in pairs:
-            if pair.key == "target-url":
-                target = str(pair.value)
-            elif pair.key == "ingress-http-host":
-                host_header = str(pair.value)
-        return cls(
-            rest[0] if rest else "",
-            None if target is None else parse_target(target),
-            tuple(chosen),
-            host_header,
-        )
 
 
 class Script:
