@@ -93,6 +93,7 @@ class Policies:
         self._use(_Unloaded())
         self._signature: Any = ()
         self._before: list[Evaluators] = []
+        self._early: list[Deferred[None]] | None = None  # only while the first set is loaded
         self._loading = False
         self._again = False
         self._looking = LoopingCall(self._look)
@@ -115,7 +116,12 @@ class Policies:
     # Deciding
 
     def decide(self, package: str, question: Question) -> Decision | Deferred[Decision]:
-        """See IPolicy."""
+        """See IPolicy. While :meth:`start` loads, which takes half a second with the doors open
+        already, questions wait for it."""
+        if self._early is not None:
+            waiting: Deferred[None] = Deferred()
+            self._early.append(waiting)
+            return waiting.addCallback(lambda _: self.decide(package, question))
         key = b""
         if self._lasting:
             key = self._reading.key(package, question)
@@ -142,7 +148,13 @@ class Policies:
     async def start(self) -> None:
         """Load them, and look at the files from now on. Raises PolicyInvalid."""
         self._signature = signature(self._paths)
-        self._use(await self._load(self._paths))
+        early = self._early = []
+        try:
+            self._use(await self._load(self._paths))
+        finally:
+            self._early = None
+            for waiting in early:
+                waiting.callback(None)
         self._warn()
         self._looking.start(LOOK, now=False)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -140,6 +140,39 @@ class PoliciesTests(SynchronousTestCase):
         starting = Deferred.fromCoroutine(policies.start())
         self.failureResultOf(starting, PolicyInvalid)
         self.assertEqual(self.outcome(policies), "error")
+
+    def test_asked_while_loading(self) -> None:
+        """Who comes while the server starts is judged by the policies, a little later."""
+        folder = Folder(self, server=SERVER)
+        loading: Deferred[Asked] = Deferred()
+        policies = Policies([folder.path], lambda _: loading, self.clock, lambda: 0.0)
+        starting = Deferred.fromCoroutine(policies.start())
+        allowed = policies.decide("auth.server", question())
+        denied = policies.decide("auth.server", question(target=b"/b"))
+        left = policies.decide("auth.server", question())
+        assert isinstance(allowed, Deferred)
+        assert isinstance(denied, Deferred)
+        assert isinstance(left, Deferred)
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        self.assertNoResult(allowed)
+        loading.callback(Asked([folder.path]))
+        self.successResultOf(starting)
+        self.addCleanup(policies.stop)
+        self.assertEqual(self.successResultOf(allowed).outcome, "allowed")
+        self.assertEqual(self.successResultOf(denied).outcome, "denied")
+        self.assertEqual(policies.counts.by_outcome["error"], 0)
+
+    def test_asked_while_loading_fails(self) -> None:
+        """Who comes while policies are loaded that do not compile is denied."""
+        loading: Deferred[Asked] = Deferred()
+        policies = Policies(["/no/such"], lambda _: loading, self.clock, lambda: 0.0)
+        starting = Deferred.fromCoroutine(policies.start())
+        waiting = policies.decide("auth.server", question())
+        assert isinstance(waiting, Deferred)
+        loading.errback(PolicyInvalid("does not compile"))
+        self.failureResultOf(starting, PolicyInvalid)
+        self.assertEqual(self.successResultOf(waiting).outcome, "error")
 
     def test_reload(self) -> None:
         """A changed file counts from the next look on; what was kept is forgotten."""
