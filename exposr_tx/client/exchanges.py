@@ -233,6 +233,8 @@ class Exchanges:
             self._over = True
             self._connection.close(1002, str(error))
             return
+        if message is None:
+            return
         self._events.asked(message)
         running = Deferred.fromCoroutine(self._exchange(message))
         self._running.add(running)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from exposr_tx.errors import BadInput
 from exposr_tx.inspection import MAX_BYTES, MAX_FILES
@@ -252,7 +252,7 @@ def file_name(exchange: Exchange) -> str:
     moment = datetime.fromtimestamp(exchange.started, UTC)
     when = f"{moment:%Y%m%d-%H%M%S}.{moment.microsecond // 1000:03d}"
     url = urlsplit(exchange.url)
-    words = (exchange.request.method or "UNKNOWN", url.netloc, url.path)
+    words = (exchange.request.method or "UNKNOWN", url.netloc, unquote(url.path))
     method, host, path = (_NO_NAME.sub("-", word).strip("-") for word in words)
     name = f"{when}-{secrets.token_hex(4)}-{method}-{host}-{path}"
     return f"{name[:MAX_NAME]}.har"

@@ -168,7 +168,11 @@ class RequestMessage:
     @classmethod
     def decode(cls, data: bytes) -> RequestMessage:
         """Read a message; raises RemoteProtocolError."""
-        members = _Members(data)
+        return cls.of_members(_Members(data))
+
+    @classmethod
+    def of_members(cls, members: _Members) -> RequestMessage:
+        """The request that a message's members make; raises RemoteProtocolError."""
         told = members.header("header" if members.get("headers") is None else "headers")
         fields = [(name, value) for name, values in told.items() for value in values]
         return cls(
@@ -346,9 +350,16 @@ class Responses:
     def __init__(self) -> None:
         self.pending: set[str] = set()
 
-    def receive(self, data: bytes) -> RequestMessage:
-        """A request; raises RemoteProtocolError."""
-        request = RequestMessage.decode(data)
+    def receive(self, data: bytes) -> RequestMessage | None:
+        """A request, or None for what newer servers say of visitors' websockets, which is not
+        understood: whoever waits for it does so in vain, and nobody else.
+
+        :raises RemoteProtocolError: the connection must be closed.
+        """
+        members = _Members(data)
+        if members.text("type") and members.get("id") is None:
+            return None
+        request = RequestMessage.of_members(members)
         if request.id in self.pending:
             raise RemoteProtocolError("the message asks with an id that is in use")
         self.pending.add(request.id)

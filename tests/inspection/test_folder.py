@@ -63,7 +63,7 @@ class FolderTests(SynchronousTestCase):
         for path, expected in (
             (b"/a", "GET-t-80-a"),
             (b"/", "GET-t-80-"),
-            (b"/..//a%20b:c*d?token=s", "GET-t-80-..-a%20b-c-d"),
+            (b"/..//a%20b:c*d?token=s", "GET-t-80-..-a-b-c-d"),
         ):
             (exchange,) = exchanges(1, path)
             name = file_name(exchange)

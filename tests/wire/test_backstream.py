@@ -225,3 +225,11 @@ class ConversationTests(SynchronousTestCase):
         responses.answer(ResponseMessage("1", 200))
         with self.assertRaises(LocalProtocolError):
             responses.answer(ResponseMessage("1", 200))
+
+    def test_newer_server(self) -> None:
+        """What a newer server says of a visitor's websocket disturbs no request."""
+        responses = Responses()
+        responses.receive(message(id="1", path="/"))
+        said = message(type="websocket_upgrade_request", data={"id": "2", "path": "/chat"})
+        self.assertIsNone(responses.receive(said))
+        self.assertEqual(responses.pending, {"1"})
