@@ -702,6 +702,20 @@ class CreditTests(SynchronousTestCase):
         told = b"".join(mux.reset(number, ResetCode.NO_ERROR) for number in numbers)
         self.assertIn(written("CREDIT", 0, CONNECTION_WINDOW), told)
 
+    def test_withheld_until_taken(self) -> None:
+        """What was withheld is given as soon as enough was taken, though it was taken at once."""
+        mux = NativeMux(is_server=False, max_held=STREAM_WINDOW // 2)
+        numbers = range(1, 129, 2)
+        for number in numbers:
+            mux.receive(written("OPEN", number, KIND))
+            mux.receive(written("DATA", number, bytes(STREAM_WINDOW)))
+        told = []
+        for number in numbers:
+            self.assertTrue(mux.flow(number).take(STREAM_WINDOW))
+            told.append(mux.grant(number))
+        credit = written("CREDIT", 0, CONNECTION_WINDOW)
+        self.assertEqual([frame.count(credit) for frame in told], [0] * 63 + [1])
+
     def test_grows(self) -> None:
         """The window of a consumer that keeps up grows to its largest, with few frames."""
         pipe = Pipe()

@@ -271,8 +271,7 @@ class NativeMux(Intake):
             return b""
         if size > flow.held:
             raise LocalProtocolError(f"stream {channel} did not hold {size} bytes")
-        frame = self.grant(channel) if flow.take(size) else b""
-        return frame + self._refill() if self._room < LOW_ROOM else frame
+        return self._granted(channel, flow, flow.take(size))
 
     def flow(self, channel: int) -> Flow:
         """What a stream may send and holds. Its consumer may call :meth:`Flow.take` for bytes that
@@ -289,8 +288,15 @@ class NativeMux(Intake):
     def grant(self, channel: int) -> bytes:
         """CREDIT for a stream of whose window half is missing, or nothing if it has ended."""
         flow = self._flows.get(channel)
-        if flow is None:  # we have reset it
-            return b""
+        return b"" if flow is None else self._granted(channel, flow, True)
+
+    def _granted(self, channel: int, flow: Flow, due: bool) -> bytes:
+        """What is to be sent now that bytes were taken: also for the connection, whose credit may
+        have been withheld because of them."""
+        frame = self._grant(channel, flow) if due else b""
+        return frame + self._refill() if self._room < LOW_ROOM else frame
+
+    def _grant(self, channel: int, flow: Flow) -> bytes:
         if not flow.receiving:
             self._drop_if_over(channel, flow)
             return b""
