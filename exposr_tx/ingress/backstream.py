@@ -83,19 +83,8 @@ class _Answering(Exchange):
 
         :param fields: more header fields.
         """
-        self._stop_expecting()
-        if self._response_done:
+        if not self._may_answer(status):
             return
-        self._status = status
-        self.answered = True
-        self._response_done = True
-        self._close = (
-            self._close
-            or not self.request.keep_alive
-            or not self.complete
-            or self._visitor.draining
-        )
-        self._first_byte = self._factory.seconds()
         body = self.request.method != b"HEAD"
         self._visitor.write(_text_answer(status, text, fields, close=self._close, body=body))
         self._finish()

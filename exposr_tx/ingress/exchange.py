@@ -239,19 +239,8 @@ class Exchange:
 
     def refuse(self, error: ExposrError) -> None:
         """Answer with an error, if nothing was answered before."""
-        self._stop_expecting()
-        if self._response_done:
+        if not self._may_answer(self._status_of(error)):
             return
-        self._status = self._status_of(error)
-        self.answered = True
-        self._response_done = True
-        self._close = (
-            self._close
-            or not self.request.keep_alive
-            or not self.complete
-            or self._visitor.draining
-        )
-        self._first_byte = self._factory.seconds()
         body = self.request.method != b"HEAD"
         self._visitor.write(
             error_answer(
@@ -266,6 +255,23 @@ class Exchange:
             )
         )
         self._finish()
+
+    def _may_answer(self, status: int) -> bool:
+        """Make an answer of ours the response; False where there is one already."""
+        self._stop_expecting()
+        if self._response_done:
+            return False
+        self._status = status
+        self.answered = True
+        self._response_done = True
+        self._close = (
+            self._close
+            or not self.request.keep_alive
+            or not self.complete
+            or self._visitor.draining
+        )
+        self._first_byte = self._factory.seconds()
+        return True
 
     def _status_of(self, error: ExposrError) -> int:
         return error.status

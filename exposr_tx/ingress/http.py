@@ -89,6 +89,8 @@ class HTTPIngressFactory(Factory):
         guard: Guard | None = None,
     ) -> None:
         self.clock = clock
+        # Functions that are attributes are called by a local name where every request passes:
+        # with those CPython 3.11 takes a shortcut, 50 ns each.
         self.seconds = clock.seconds
         self.deadlines = deadlines
         self.routes = routes
