@@ -52,13 +52,13 @@ def envelope() -> tuple[bytes, bytes]:
     """What stands in a file before the entries, between which there are commas, and behind them."""
     creator = {"name": "exposr_tx", "version": exposr_tx.__version__}
     log = {"log": {"version": "1.2", "creator": creator, "entries": []}}
-    text = json.dumps(log, separators=(",", ":")).encode("ascii")
+    text = _JSON.encode(log).encode("ascii")
     return text[:-3], text[-3:] + b"\n"
 
 
 def written(exchange: Exchange, redaction: Redaction) -> bytes:
     """One exchange as a file has it."""
-    return json.dumps(entry(exchange, redaction), separators=(",", ":")).encode("ascii")
+    return _JSON.encode(entry(exchange, redaction)).encode("ascii")
 
 
 def entry(exchange: Exchange, redaction: Redaction) -> Object:
