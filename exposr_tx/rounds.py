@@ -103,6 +103,8 @@ class Rounds:
         self._watched = 0
         self._running = False
         self._ends: list[Callable[[], object]] = []
+        self._leading = -1
+        self._others: Callable[[], object] = list
 
     def __repr__(self) -> str:
         return f"<Rounds {self._watched} of {len(self._readers)} connections read>"
@@ -140,12 +142,21 @@ class Rounds:
             reactor.callLater(0, self._end)
         self._ends.append(call)
 
+    def lead(self, fd: int, others: Callable[[], object]) -> None:
+        """No longer be watched by the reactor: :meth:`round` is called instead of its own poll.
+
+        :param fd: the reactor's own poll.
+        :param others: called when something is to be done there.
+        """
+        if self._watched:
+            self._attach(False)
+        self._leading, self._others = fd, others
+        self._poll().register(fd, select.EPOLLIN)
+
     # What readers ask for --------------------------------------------------
 
     def watch(self, fd: int) -> None:
-        if self._epoll is None:
-            self._epoll = select.epoll()
-        self._epoll.register(fd, select.EPOLLIN)
+        self._poll().register(fd, select.EPOLLIN)
         self._watched += 1
         if self._watched == 1:
             self._attach(True)
@@ -160,10 +171,15 @@ class Rounds:
     def forget(self, fd: int) -> None:
         self._readers.pop(fd, None)
 
+    def _poll(self) -> select.epoll:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        return self._epoll
+
     def _attach(self, watched: bool) -> None:
         # Without connections nothing of ours is left in the reactor.
         reactor = self._reactor()
-        if reactor is not None:
+        if reactor is not None and self._leading < 0:
             (reactor.addReader if watched else reactor.removeReader)(self)
 
     # IReadDescriptor -------------------------------------------------------
@@ -176,18 +192,23 @@ class Rounds:
 
     def doRead(self) -> None:
         for _ in range(ROUNDS):
-            if self._round() < ROUND:
+            if self.round(0) < ROUND:
                 break
 
-    def _round(self) -> int:
-        """Read the connections that are ready, and end the round; how many there were."""
+    def round(self, timeout: float) -> int:
+        """Read the connections that are ready, and end the round; how many there were.
+
+        :param timeout: how long to wait for the first one, in seconds; -1: for ever.
+        """
         assert self._epoll is not None
         readers = self._readers
+        ready = self._epoll.poll(timeout, ROUND)
         self._running = True
-        ready = self._epoll.poll(0, ROUND)
         for fd, _ in ready:
             reader = readers.get(fd)
             if reader is None or not reader.reading:
+                if fd == self._leading:
+                    self._others()
                 continue  # something before it in this round has closed or paused it
             try:
                 recv, receive = reader.recv, reader.receive
@@ -205,7 +226,8 @@ class Rounds:
             except Exception as error:
                 self._failed(reader, error)
         self._running = False
-        self._end()
+        if self._ends:
+            self._end()
         return len(ready)
 
     def _end(self) -> None:

@@ -35,6 +35,7 @@ from twisted.python.components import Componentized
 
 from exposr_tx.draining import Draining
 from exposr_tx.errors import ExposrError
+from exposr_tx.lead import lead
 from exposr_tx.logs import LogOutput
 from exposr_tx.rounds import accept_in_rounds
 
@@ -272,6 +273,7 @@ class ServerService(Service):
             door.threshold.room = self._building.room(door.roles)
 
     def _begin(self) -> None:
+        lead(self._reactor)
         # Twisted has set its own handlers just now; those would end the process
         # with the signal's status (143) instead of 0.
         self._set_signal(signal.SIGTERM, self._terminate)

@@ -17,6 +17,7 @@ SERVER = {
     *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "logs", "routing"),
     *(
         "inmemory",
+        "lead",
         "memory",
         "monotonic",
         "policy",
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "direct": {"rounds"},
     "inmemory": set(),
     "rounds": set(),
+    "lead": {"rounds"},
     "memory": set(),
     "monotonic": set(),
     "splice": {"direct"},
@@ -57,12 +59,12 @@ ALLOWED: dict[str, set[str]] = {
     "inspector": {"inspection", "wire", "quiet"},
     "client": {
         *("wire", "splice", "transport", "inspection", "inspector"),
-        *("options", "inmemory", "memory", "monotonic"),
+        *("options", "inmemory", "lead", "memory", "monotonic"),
     },
     "policy_options": {"options"},
     "server_options": {"options", "policy_options"},
     "draining": set(),
-    "service": {"draining", "logs", "rounds"},
+    "service": {"draining", "lead", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
     "backstream": SERVER
     | SERVER_EDGE - {"tap"}

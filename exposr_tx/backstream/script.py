@@ -72,11 +72,13 @@ def _connect(
     from exposr_tx.client.inspecting import start_inspector
     from exposr_tx.client.recording import har_folder
     from exposr_tx.inspection.recorder import Recorder
+    from exposr_tx.lead import lead
     from exposr_tx.memory import keep_freed_memory
     from exposr_tx.monotonic import use_monotonic_time
 
     keep_freed_memory()
     use_monotonic_time(reactor)
+    lead(reactor)
     folder = har_folder(options, "output", log.warn)
     watchers = [] if folder is None else [folder]
     max_body, page = options["output-max-body"], options["inspect-port"]

@@ -36,6 +36,7 @@ from exposr_tx.client.trust import Trust
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.errors import BadInput, ExposrError
 from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.lead import lead
 from exposr_tx.memory import keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 
@@ -288,6 +289,7 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
     reactor: Any = running
     keep_freed_memory()
     use_monotonic_time(reactor)
+    lead(reactor)
     printer = Printer(out, err, bool(options["quiet"]))
     _log_to(err)
     status = FAILED

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Callable
+from itertools import count
+from threading import Thread
 from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
@@ -17,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.direct import close_directly, read_directly, writer_of
+from exposr_tx.lead import lead
 from exposr_tx.rounds import Accepted, accept_in_rounds, rounds_of
 from tests.system.harness import PATIENCE
 
@@ -58,7 +61,8 @@ class SocketTests(SynchronousTestCase):
     def reactors(self) -> list[Any]:
         """One of each kind."""
         kinds: list[Callable[[], Any]] = [SelectReactor, PollReactor, EPollReactor]
-        made = [kind() for kind in (*kinds, AsyncioSelectorReactor)]
+        made = [kind() for kind in (*kinds, AsyncioSelectorReactor, EPollReactor)]
+        self.assertEqual([lead(reactor) for reactor in made[-2:]], [False, True])
         for reactor in made:
             self.addCleanup(self._end, reactor)
         return made
@@ -244,3 +248,66 @@ class RoundsTests(SocketTests):
                 reactor.removeReader(rounds_of(reactor))
                 rounds_of(reactor).connectionLost(Failure(ConnectionLost()))
                 assert protocol.lost is not None
+
+
+class LeadTests(SocketTests):
+    """A reactor that runs, and whose poll is led by the rounds."""
+
+    def setUp(self) -> None:
+        self.reactor: Any = EPollReactor()
+        self.addCleanup(self._end, self.reactor)
+        self.calls: list[str] = []
+
+    def run_with(self, received: Callable[[socket.socket], object]) -> Kept:
+        """Run until stopped: what comes on a connection is for ``received``, told its peer."""
+        self.assertTrue(lead(self.reactor))
+        factory = Collecting()
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        accept_in_rounds(port)
+        peer = socket.socket()
+        transport = self.connect(self.reactor, peer, port, factory)
+        read_directly(transport, lambda _: received(peer))
+        patience = self.reactor.callLater(PATIENCE, self.reactor.crash)
+        peer.send(b"x")
+        self.reactor.run(installSignalHandlers=False)
+        self.assertTrue(patience.active())
+        patience.cancel()
+        return factory.protocols[0]
+
+    def test_timers(self) -> None:
+        """Timers come while a connection is never silent: set before, set or moved meanwhile."""
+        later = self.reactor.callLater(PATIENCE, self.calls.append, "moved")
+        self.reactor.callLater(0, self.calls.append, "before")
+
+        turns = count()
+
+        def received(peer: socket.socket) -> None:
+            peer.send(b"x")
+            if next(turns) > 100_000:
+                self.reactor.crash()
+            elif self.calls == ["before"]:
+                self.calls.append("set")
+                self.reactor.callLater(0, self.calls.append, "meanwhile")
+            elif len(self.calls) == 3 and later.active():
+                later.reset(0)
+            elif "moved" in self.calls and self.reactor.running:
+                self.reactor.stop()
+
+        self.run_with(received)
+        self.assertEqual(self.calls, ["before", "set", "meanwhile", "moved"])
+
+    def test_threads(self) -> None:
+        """Another thread's call comes while nothing else happens."""
+
+        def received(peer: socket.socket) -> None:
+            self.calls.append("received")
+            Thread(target=self.reactor.callFromThread, args=[self.reactor.stop]).start()
+
+        self.run_with(received)
+        self.assertEqual(self.calls, ["received"])
+
+    def test_stopped(self) -> None:
+        """Stopped by what was read, the reactor ends, and its connections do."""
+        protocol = self.run_with(lambda _: self.reactor.stop())
+        assert protocol.lost is not None
+        self.assertTrue(protocol.lost.check(ConnectionLost))
