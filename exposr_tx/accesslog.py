@@ -25,8 +25,10 @@ __all__ = ["AccessLog", "route"]
 MAX_PATH: Final = 2048
 #: Characters of a host, method or request id.
 MAX_WORD: Final = 256
-#: Methods, hosts and tunnels whose quoted form is kept: 0.9 µs less a line.
+#: Methods, hosts, tunnels and paths whose quoted form is kept: 1.4 µs less a line.
 MAX_WORDS: Final = 4096
+#: Characters of the longest of them: all together take some 2 MB.
+SHORT: Final = 128
 
 _ACCOUNT: Final = re.compile(rb"(/v1/account/)[^/]+", re.IGNORECASE)
 _TUNNEL: Final = re.compile(rb"(/v1/tunnel/)[^/]+", re.IGNORECASE)
@@ -43,9 +45,9 @@ def route(path: bytes) -> bytes:
 #: and its encoding.
 JSON: Final = (
     b'{"event":"access","time":"%b","method":%b,"host":%b,"path":%b,"status":%d,"bytes_in":%d,'
-    b'"bytes_out":%d,"first_byte_ms":%.3f,"last_byte_ms":%.3f,"tunnel":%b,"request_id":%b}\n'
+    b'"bytes_out":%d,"first_byte_ms":%.3f,"last_byte_ms":%.3f,"tunnel":%b,"request_id":"%b"}\n'
 )
-TEXT: Final = b"%b access %b %b %b %d in=%d out=%d first=%.3fms last=%.3fms tunnel=%b id=%b\n"
+TEXT: Final = b'%b access %b %b %b %d in=%d out=%d first=%.3fms last=%.3fms tunnel=%b id="%b"\n'
 
 
 def _quoted(word: bytes, size: int) -> bytes:
@@ -54,6 +56,11 @@ def _quoted(word: bytes, size: int) -> bytes:
     if len(text) > size:
         text = text[:size] + "..."
     return quoted(text).encode()
+
+
+def _bare(word: bytes, size: int) -> bytes:
+    """The same without the quotes."""
+    return _quoted(word, size)[1:-1]
 
 
 @implementer(IAccessLog)
@@ -69,16 +76,27 @@ class AccessLog:
     ) -> None:
         self._write = write
         self._line = TEXT if text else JSON
+        self._verb = _bare if text else _quoted
         self._now = now
         self._millisecond = -1
         self._time = b""
+        self._verbs: dict[bytes, bytes] = {}
         self._words: dict[bytes, bytes] = {}
 
-    def _word(self, word: bytes) -> bytes:
-        """A method, host or tunnel in quotes; few of them make up most of the traffic."""
+    def _word(self, word: bytes, size: int = MAX_WORD) -> bytes:
+        """A host, a tunnel or a path in quotes; few of them make up most of the traffic."""
+        if len(word) > SHORT:
+            return _quoted(word, size)
         if len(self._words) >= MAX_WORDS:
             self._words.clear()
-        self._words[word] = found = _quoted(word, MAX_WORD)
+            self._verbs.clear()
+        self._words[word] = found = _quoted(word, size)
+        return found
+
+    def _method(self, method: bytes) -> bytes:
+        if len(method) > SHORT or len(self._verbs) >= MAX_WORDS:
+            return self._verb(method, MAX_WORD)
+        self._verbs[method] = found = self._verb(method, MAX_WORD)
         return found
 
     def write(
@@ -100,22 +118,21 @@ class AccessLog:
             self._millisecond = millisecond
             self._time = timestamp(millisecond / 1000).encode()
         words = self._words
-        verb = words.get(method) or self._word(method)
         write_line(
             self._line
             % (
                 self._time,
-                verb[1:-1] if self._line is TEXT else verb,
+                self._verbs.get(method) or self._method(method),
                 words.get(host) or self._word(host),
-                _quoted(path, MAX_PATH),
+                words.get(path) or self._word(path, MAX_PATH),
                 status,
                 bytes_in,
                 bytes_out,
                 first_byte_ms,
                 last_byte_ms,
                 words.get(tunnel) or self._word(tunnel),
-                b'"%b"' % request_id
+                request_id
                 if len(request_id) <= MAX_WORD and request_id.isalnum()
-                else _quoted(request_id, MAX_WORD),
+                else _bare(request_id, MAX_WORD),
             )
         )

@@ -92,10 +92,8 @@ class RequestWriter:
         ]
         return b"".join(lines)
 
-    def head(
-        self, request: Request, vhost: VirtualHost | None, about: bytes, request_id: bytes
-    ) -> bytes:
-        """A request's head for the target; ``vhost`` None is our own API."""
+    def head(self, request: Request, vhost: VirtualHost | None, about: bytes) -> bytes:
+        """A request's head for the target, all but its end; ``vhost`` None is our own API."""
         host, lines = request.authority, b""
         if vhost is not None:
             if vhost.host_header is not None:
@@ -104,13 +102,12 @@ class RequestWriter:
                 lines = field_lines(_referred(request, vhost.target)) + request.framing()
         if not lines:
             lines = request.lines()
-        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Request-Id: %b\r\n\r\n" % (
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (
             request.method,
             request.target,
             host,
             lines,
             about,
-            request_id,
         )
 
 

@@ -107,11 +107,13 @@ class LocalExchange(Exchange):
 
     def _connected(self, connection: TargetConnection) -> None:
         request = self.request
+        if request.length != self._size:  # chunks, which are all here; what was read stays as it is
+            request = self.request = replace(
+                request, has_length=True, length=self._size, written=[]
+            )
         self._target = connection
         connection.begin(self, request.method)
-        request.has_length = request.has_length or bool(self._size)
-        request.length = self._size
-        head = self._factory.writer.head(request, None, self._visitor.about(request), self._id)
+        head = self._visitor.head(request, None, self._id)
         connection.transport.writeSequence([head, *self._held])
         self._wait()
 

@@ -45,7 +45,6 @@ class TunnelExchange(Exchange):
     :param vhost: the tunnel, or what will be it.
     """
 
-    _about = b""
     _held: list[bytes] | None = None
     _retried = False
     _trailers: Trailers = ()
@@ -90,7 +89,6 @@ class TunnelExchange(Exchange):
         except ExposrError as error:
             self.refuse(error)
             return
-        self._about = self._visitor.about(request)
         self._upstream = upstream
         if not request.websocket:
             connection = factory.pool.take(upstream)
@@ -156,7 +154,7 @@ class TunnelExchange(Exchange):
         request = self.request
         self._target = connection
         connection.begin(self, request.method)
-        head = self._factory.writer.head(request, self._vhost, self._about, self._id)
+        head = self._visitor.head(request, self._vhost, self._id)
         if self._held:
             held, self._held = self._held, None
             if request.length is None:
@@ -169,7 +167,10 @@ class TunnelExchange(Exchange):
             connection.transport.write(last_chunk(self._trailers))
         if request.expect_continue:
             self._expecting = self._factory.clock.callLater(CONTINUE_WAIT, self._no_continue)
-        self._wait()
+        if self.complete:
+            self._visitor.await_response()
+        else:
+            self._visitor.await_body()
 
     def _no_continue(self) -> None:
         self._expecting = None

@@ -24,7 +24,7 @@ from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of, unwrapped
-from exposr_tx.interfaces import Origin
+from exposr_tx.interfaces import Origin, VirtualHost
 from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
 
@@ -72,6 +72,7 @@ class VisitorConnection(Protocol):
         self._peer = ""
         self._visitor: Visitor | None = None
         self._about: tuple[bytes, bytes] | None = None
+        self._last: tuple[Request, VirtualHost | None, bytes] | None = None
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else self._exchange or "idle"
@@ -126,6 +127,11 @@ class VisitorConnection(Protocol):
         requests that are answered at once would otherwise nest without end."""
         self._handling = True
         while events:
+            request = events[0]
+            if request.__class__ is Request and request.length == 0:  # all of it is there
+                self._begin(request)
+                events = self._next() if self._again else []
+                continue
             for event in events:
                 if event.__class__ is Request:
                     self._begin(event)
@@ -213,7 +219,16 @@ class VisitorConnection(Protocol):
             self._visitor = self.factory.trust.visitor_without_proxy(self._peer)
         return self._visitor
 
-    def about(self, request: Request) -> bytes:
+    def head(self, request: Request, vhost: VirtualHost | None, request_id: bytes) -> bytes:
+        """The request's head for the target; ``vhost`` None is our own API."""
+        last = self._last
+        # A request that comes again is the same object: only its id is another one.
+        if last is None or last[0] is not request or last[1] is not vhost:
+            head = self.factory.writer.head(request, vhost, self._lines_about(request))
+            last = self._last = (request, vhost, head)
+        return b"%bX-Request-Id: %b\r\n\r\n" % (last[2], request_id)
+
+    def _lines_about(self, request: Request) -> bytes:
         """The lines for the target that tell of the visitor."""
         if request.forwarding:
             return self.factory.writer.about(self.believed(request), request.authority)
@@ -273,8 +288,11 @@ class VisitorConnection(Protocol):
         self.deadline = factory.deadlines.now + factory.timeouts.idle
         if self._handling:
             self._again = True
-        elif events := self._next():
-            self._handle(events)
+        elif self._parser.rest or not self._reading:
+            if events := self._next():
+                self._handle(events)
+        else:
+            self._parser.next_request()  # there is nothing of it yet
 
     def cut(self, *, abort: bool) -> None:
         """End in the middle of a response, so that the visitor sees that it is not whole."""
@@ -306,7 +324,7 @@ class VisitorConnection(Protocol):
         rest = self._parser.take_rest()
         self._resume()
         # The transport holds on to this object; what it knows of requests, 3 KB, is not needed.
-        del self._parser, self._visitor, self._about, self.write
+        del self._parser, self._visitor, self._about, self._last, self.write
         self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
         self.connectionLost = protocol.connectionLost  # type: ignore[method-assign]
         read_directly(self.transport, protocol.dataReceived)

@@ -704,6 +704,21 @@ class APITests(SynchronousTestCase):
         self.assertEqual(wire.taken(), OK)
         self.assertIn(b"GET /a?b ", visit.target.taken())
 
+    def test_chunks_for_the_api_again(self) -> None:
+        """The same head may come again, with chunks of another length."""
+        api = Targets()
+        wire = Visit(api=api).visitor()
+        for body in (b"{}", b"[1]", b""):
+            chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+            wire.protocol.dataReceived(
+                b"PUT /v1 HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+            )
+            received = api.wires[-1].taken()
+            self.assertIn(b"Content-Length: %d\r\n" % len(body), received)
+            self.assertTrue(received.endswith(b"\r\n\r\n" + body))
+            api.wires[-1].protocol.dataReceived(OK)
+            self.assertEqual(wire.taken(), OK)
+
     def test_too_large_for_the_api(self) -> None:
         """Of a huge body the API gets just enough to refuse it."""
         api = Targets()
