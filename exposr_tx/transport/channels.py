@@ -8,7 +8,7 @@ each channel, whose calls become messages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, fail
 
@@ -68,15 +68,6 @@ class Channels(Streams):
         self._openings = Openings(clock, mux, connection.send, fewer)
         self._closing: Overdue[int] = Overdue(clock, CLOSE_TIMEOUT, mux.forget)
         self._lingering: Overdue[V2Stream] = Overdue(clock, LINGER, V2Stream.close_now)
-        self.dispatch: dict[type, Callable[[Any], None]] = {
-            Accepted: self._accepted,
-            Closed: self._closed,
-            Data: self._data,
-            Opened: self._opened,
-            Paused: self._peer_paused,
-            Rejected: self._rejected,
-            Resumed: self._peer_resumed,
-        }
 
     def __len__(self) -> int:
         """Streams that are open or being opened."""
@@ -168,3 +159,14 @@ class Channels(Streams):
     def linger(self, stream: V2Stream) -> None:
         """Have the stream closed in a moment."""
         self._lingering.add(stream)
+
+
+Channels.acts = {
+    Accepted: Channels._accepted,
+    Closed: Channels._closed,
+    Data: Channels._data,
+    Opened: Channels._opened,
+    Paused: Channels._peer_paused,
+    Rejected: Channels._rejected,
+    Resumed: Channels._peer_resumed,
+}

@@ -23,7 +23,6 @@ from exposr_tx.wire.native import (
     Closed,
     Credited,
     Data,
-    Detached,
     Ended,
     GoingAway,
     Metadata,
@@ -77,16 +76,6 @@ class NativeChannels(Streams):
         self.sendable = mux.sendable
         self.data_head = mux.data_head
         self.send = batch.send
-        self.dispatch = {
-            Attaching: self._attaching,
-            Closed: self._closed,
-            Credited: self._credited,
-            Data: self._data,
-            Detached: self._not_ours,
-            Ended: self._ended,
-            GoingAway: self._going_away,
-            Opened: self._opened,
-        }
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -244,12 +233,10 @@ class NativeChannels(Streams):
         self._going()
         self.end_idle()
 
-    def _attaching(self, event: Attaching) -> None:
-        """Where the session's owner knows of no tunnels."""
-        self.answer(event.attachment, TunnelNotFound.code)
-
-    def _not_ours(self, event: Detached) -> None:
-        """The affair of the session's owner, if it has several tunnels."""
+    def act(self, event: object) -> None:
+        """About further tunnels, where the session's owner knows of none."""
+        if isinstance(event, Attaching):
+            self.answer(event.attachment, TunnelNotFound.code)
 
     # What streams ask for --------------------------------------------------
 
@@ -285,6 +272,16 @@ class NativeChannels(Streams):
         frame = self._mux.grant(channel)
         if frame:
             self.send(frame)
+
+
+NativeChannels.acts = {
+    Closed: NativeChannels._closed,
+    Credited: NativeChannels._credited,
+    Data: NativeChannels._data,
+    Ended: NativeChannels._ended,
+    GoingAway: NativeChannels._going_away,
+    Opened: NativeChannels._opened,
+}
 
 
 def _tcp(address: tuple[str, int]) -> IAddress:

@@ -8,7 +8,7 @@ whose calls become frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
@@ -43,12 +43,12 @@ class Streams:
 
     :ivar turns: whether the transport below is full, and which streams wait for it.
     :ivar streams_opened: streams ever opened.
-    :ivar dispatch: what is to be called with an event, by its class.
+    :cvar acts: what is to be called with the streams and an event, by the event's class.
     """
 
     _log = Logger()
 
-    dispatch: dict[type, Callable[[Any], None]]
+    acts: ClassVar[dict[type, Callable[[Any, Any], None]]]
 
     def __init__(
         self,
@@ -95,6 +95,9 @@ class Streams:
         failure = Failure(ConnectionLost(reason))
         for stream in streams.values():
             stream.session_lost(failure)
+
+    def act(self, event: object) -> None:
+        """Act on an event that :attr:`acts` does not name."""
 
     def _run(self, stream: Stream, factory: IProtocolFactory | None, peer: IAddress) -> bool:
         """Run a protocol on a stream that the peer has opened; False where there is none."""

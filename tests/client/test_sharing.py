@@ -19,7 +19,6 @@ from exposr_tx.client.accounts_file import AccountsFile
 from exposr_tx.client.sharing import _ticket
 from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel, visiting
 from exposr_tx.transport.websocket import Lost
-from exposr_tx.wire.native import Attaching
 
 
 class Page(Resource):
@@ -133,8 +132,7 @@ class SharingTests(SynchronousTestCase):
 
         self.published("first")
         for upstream in self.whole._rooms.draining._transport.upstreams:
-            channels = upstream.session.native
-            upstream.session._dispatch[Attaching] = channels._attaching
+            upstream.session._further = upstream.session.native.act
         self.published("second")
         self.assertEqual(self.connections, 2)
         self.assert_serves("first", "second")

@@ -7,8 +7,7 @@ connection takes more (docs/protocols/exposr-tx-1.md, "Several tunnels").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, fail
 
@@ -90,11 +89,6 @@ class ClientConnection:
         self.lost = lost
         self.leaving = leaving
         self.first = Attachment(self, 0)
-        self.further: Mapping[type, Callable[[Any], None]] = {
-            Attached: self._attached,
-            Detached: self._detached,
-            Refused: self._refused,
-        }
         self._tunnels = {0: self.first}
         self._asked: dict[int, Deferred[Attachment]] = {}
         self._left = False  # we have said that we go
@@ -165,6 +159,15 @@ class ClientConnection:
         attachment.lost.callback(Lost(DONE, "", True))
 
     # What the session tells ------------------------------------------------
+
+    def told(self, event: object) -> None:
+        """What the server says about further tunnels."""
+        if isinstance(event, Attached):
+            self._attached(event)
+        elif isinstance(event, Detached):
+            self._detached(event)
+        elif isinstance(event, Refused):
+            self._refused(event)
 
     def _attached(self, event: Attached) -> None:
         asked = self._asked.pop(event.attachment, None)

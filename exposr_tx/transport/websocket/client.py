@@ -168,7 +168,7 @@ class ClientFactory(WebSocketClientFactory):
             max_streams=self._max_streams,
             watches_server=True,
             on_going=self._going,
-            further=self.connection.further,
+            further=self.connection.told,
         )
 
     def _going(self) -> None:

@@ -86,7 +86,7 @@ class Link:
             max_streams=max(endpoint.max_streams, MAX_STREAMS),
             on_end=self._ended,
             on_going=self._going,
-            further={Attaching: self._attaching, Detached: self._detached},
+            further=self._told_of_tunnels,
         )
         self.upstreams: dict[int, WebsocketUpstream] = {}
         self._told = False
@@ -107,6 +107,12 @@ class Link:
         return upstream
 
     # What the client asks for ----------------------------------------------
+
+    def _told_of_tunnels(self, event: object) -> None:
+        if isinstance(event, Attaching):
+            self._attaching(event)
+        elif isinstance(event, Detached):
+            self._detached(event)
 
     def _attaching(self, event: Attaching) -> None:
         attaching = Deferred.fromCoroutine(self._attach(event))
