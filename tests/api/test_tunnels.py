@@ -487,7 +487,7 @@ class BodyTests(TunnelCase):
         field = '"ingress.tcp.port" with value 80 must be from 20000 to 20002'
         self.assert_error(answer, 400, "BAD_INPUT", field=field)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8),

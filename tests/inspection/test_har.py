@@ -234,7 +234,7 @@ class EntryTests(SynchronousTestCase):
         self.assertEqual(found, [("send", 1, f'{{"token":"{REDACTED}"}}'), ("receive", 2, "/w==")])
         self.assertEqual(entry["_resourceType"], "websocket")
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(
         st.binary(max_size=200),
         st.binary(max_size=60),

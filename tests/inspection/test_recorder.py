@@ -280,7 +280,7 @@ class RecordingTests(SynchronousTestCase):
         recording.received(OK)
         self.assertEqual(watching.ends[0].replay_of, "7")
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.lists(st.integers(0, 999), max_size=12), st.lists(st.integers(0, 999), max_size=12))
     def test_split_anywhere(self, cuts: list[int], other_cuts: list[int]) -> None:
         """However the bytes are cut into pieces, the exchanges are the same."""

@@ -15,7 +15,7 @@ def plainly(data: bytes, mask: bytes) -> bytes:
 
 
 class MaskingTests(SynchronousTestCase):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.binary(min_size=4, max_size=4),
         st.binary(min_size=1, max_size=7),

@@ -132,7 +132,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(stream.getPeer(), self.pair.there.get_peer())
 
     @given(st.lists(st.binary(min_size=1, max_size=600_000), max_size=8), st.booleans())
-    @settings(deadline=None, max_examples=15)
+    @settings(max_examples=15)
     def test_everything_arrives(self, pieces: list[bytes], paused: bool) -> None:
         """However it is written, and though the reader stops now and then; then the end."""
         pair = NativePair()

@@ -243,7 +243,7 @@ class Sharing(SynchronousTestCase):
             pair.there.take("message", close)
         self.assertIsNotNone(pair.there.aborted)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(1, 90_000))))
     def test_anything_in_any_order(self, steps: list[tuple[int, int, int]]) -> None:
         """Whatever pauses and fills meanwhile, every byte arrives, in order."""

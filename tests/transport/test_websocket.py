@@ -565,7 +565,7 @@ class Frames(SynchronousTestCase):
         peer.receive_data(wire.taken())
         self.assertEqual(len([e for e in peer.events() if isinstance(e, Pong)]), pings)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.booleans(), FRAGMENTS, st.lists(st.integers(0, 1 << 17), max_size=6))
     def test_any_frames(self, server: bool, script: list[Any], cuts: list[int]) -> None:
         """Messages, fragments and pings are read the same however they are cut."""
@@ -579,7 +579,7 @@ class Frames(SynchronousTestCase):
                 self.check(server, script, [cut])
             self.check(server, script, list(range(260)))
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.booleans(), st.lists(st.one_of(st.binary(max_size=300), st.integers(0, 70_000))))
     def test_sending(self, server: bool, payloads: list[bytes | int]) -> None:
         """What we send, wsproto reads, in one unfragmented message each."""

@@ -74,7 +74,7 @@ class RequestTests(SynchronousTestCase):
         st.binary(max_size=100),
         st.none() | st.text("abc=&1", max_size=10),
     )
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_round_trip(
         self, path: str, fields: list[tuple[str, str]], body: bytes, query: str | None
     ) -> None:
@@ -168,7 +168,7 @@ class ResponseTests(SynchronousTestCase):
         self.assertNotIn("c2Vj", str(caught.exception))
 
     @given(JSON, st.binary(max_size=60))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_anything(self, found: Any, noise: bytes) -> None:
         """Whatever comes is read or refused; nothing else happens."""
         for data in (json.dumps(found).encode(), json.dumps({"id": found}).encode(), noise):
@@ -180,7 +180,7 @@ class ResponseTests(SynchronousTestCase):
                 self.assertIsInstance(read, kind)
 
     @given(st.integers(200, 599), st.lists(st.tuples(NAMES, VALUES), max_size=5), st.binary())
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_round_trip(self, code: int, fields: list[tuple[str, str]], body: bytes) -> None:
         """What is written is read again."""
         read = ResponseMessage.decode(ResponseMessage("i", code, tuple(fields), body).encode())

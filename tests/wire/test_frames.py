@@ -73,7 +73,7 @@ FRAGMENTS = st.lists(
 class ReaderTests(SynchronousTestCase):
     """What a peer sends."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.booleans(), FRAGMENTS, st.lists(st.integers(0, 1 << 17), max_size=6))
     def test_any_messages(
         self, masks: bool, script: list[list[bytes] | str], cuts: list[int]
@@ -176,7 +176,7 @@ class ReaderTests(SynchronousTestCase):
             buffer.feed(stream)
             self.assertTrue(buffer.reader.too_large)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.booleans(), st.binary(max_size=400), st.integers(0, 400))
     def test_any_bytes(self, masks: bool, data: bytes, cut: int) -> None:
         """Whatever comes, nothing fails, and a cut changes nothing."""
@@ -192,7 +192,7 @@ class ReaderTests(SynchronousTestCase):
 class WriterTests(SynchronousTestCase):
     """What we send."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.one_of(st.binary(max_size=300), st.integers(0, 70_000).map(lambda n: b"m" * n)),
         st.binary(min_size=4, max_size=4),

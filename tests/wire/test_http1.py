@@ -346,7 +346,7 @@ class RequestTests(SynchronousTestCase):
             self.one(head(version=b"HTTP/1.0", fields=b"Expect: pie\r\n")).expect_continue
         )
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.binary(max_size=200), st.data())
     def test_anything(self, data: bytes, draw: st.DataObject) -> None:
         """Whatever arrives, in whatever pieces, is read the same way or refused the same way."""
@@ -368,7 +368,7 @@ class RequestTests(SynchronousTestCase):
         else:
             self.assertEqual(pieces, whole)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.sampled_from([b"GET", b"POST", b"DELETE", b"M-SEARCH"]),
         st.lists(

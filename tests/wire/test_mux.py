@@ -440,7 +440,7 @@ class Side:
 class Model(SynchronousTestCase):
     """Two sides of a lossless pipe, doing anything in any order."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(STEPS, st.lists(st.integers(0, 40), max_size=3))
     def test_interleavings(
         self, steps: list[tuple[str, bool, int, bytes]], cuts: list[int]
@@ -479,7 +479,7 @@ class Model(SynchronousTestCase):
             pump(1000)
         self.assertEqual((len(server.mux), len(client.mux)), (0, 0))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(
         st.booleans(),
         st.lists(

@@ -1089,7 +1089,7 @@ class End:
 class ModelTests(SynchronousTestCase):
     """Two ends of a lossless pipe, doing anything in any order."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(STEPS, st.lists(st.integers(0, 1 << 20), max_size=4))
     def test_interleavings(self, steps: list[tuple[str, bool, int, int]], cuts: list[int]) -> None:
         """Bytes arrive in order within the credit, an end is seen once, no state is left."""
@@ -1131,7 +1131,7 @@ class ModelTests(SynchronousTestCase):
         self.assertEqual((len(one.mux), len(other.mux)), (0, 0))
         self.assertEqual((one.mux.held, one.mux._grown), (0, 0))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.booleans(), STEPS, st.lists(st.integers(0, 1 << 20), max_size=3))
     def test_second_peer(
         self, is_server: bool, steps: list[tuple[str, bool, int, int]], cuts: list[int]
@@ -1194,7 +1194,7 @@ class ModelTests(SynchronousTestCase):
                 self.assertEqual(spoken.get(number, 0), ours.received[number])
             self.assertEqual("in" in halves, number in ours.sending)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.booleans(),
         st.lists(
@@ -1233,7 +1233,7 @@ class ModelTests(SynchronousTestCase):
             (pieces.held, pieces._room, len(pieces)), (whole.held, whole._room, len(whole))
         )
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.booleans(),
         st.lists(
