@@ -21,6 +21,11 @@ _MEDIUM: Final = Struct(">BBH")
 _LONG: Final = Struct(">BBQ")
 _U64: Final = Struct(">Q")
 
+#: The first byte of a binary message's only frame.
+BINARY: Final = 0x82
+#: Bytes of the longest head of a short one, but for the mask.
+HEAD_SIZE: Final = 4
+
 #: Payload bytes of a message, whether it begins with them, and whether it ends with them.
 #: Tuples, as one is made for each small message: a class of our own would cost 0.3 µs more.
 Piece = tuple[bytes, bool, bool]
@@ -41,10 +46,10 @@ def frame_head(size: int, masks: bool) -> bytes:
     """
     bit = 0x80 if masks else 0
     if size < 126:
-        return _SHORT.pack(0x82, size | bit)
+        return _SHORT.pack(BINARY, size | bit)
     if size < 65536:
-        return _MEDIUM.pack(0x82, 126 | bit, size)
-    return _LONG.pack(0x82, 127 | bit, size)
+        return _MEDIUM.pack(BINARY, 126 | bit, size)
+    return _LONG.pack(BINARY, 127 | bit, size)
 
 
 class FrameReader:
@@ -100,6 +105,33 @@ class FrameReader:
 
     def __repr__(self) -> str:
         return f"<FrameReader {self._missing} bytes missing>"
+
+    def whole(self, data: bytes) -> bytes | None:
+        """The payload, where the bytes are a short binary message in one frame and nothing else.
+
+        What one peer sends to another at a time mostly is: 1.5 µs less than by :meth:`receive`.
+
+        :param data: what was received, with nothing before it that is not used.
+        :return: None for everything else; nothing has changed.
+        """
+        end = len(data)
+        if end < HEAD_SIZE or data[0] != BINARY or self._missing or self.inside_message:
+            return None
+        mask_bit = self._mask_bit
+        start, length = 2, data[1] ^ mask_bit
+        if length == 126:
+            start, length = 4, data[2] << 8 | data[3]
+            if length < 126:
+                return None
+        elif length > 126:
+            return None
+        if mask_bit:
+            start += 4
+        if start + length != end or length > self.max_message:
+            return None
+        if mask_bit:
+            return self._unmask(memoryview(data)[start:], data[start - 4 : start])
+        return data[start:]
 
     def receive(self, data: bytes) -> tuple[list[Piece], int]:
         """The pieces that some bytes hold, frames that are incomplete included.

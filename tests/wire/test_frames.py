@@ -40,6 +40,9 @@ class Buffer:
         self.pieces: list[Piece] = []
 
     def feed(self, data: bytes) -> None:
+        if not self.left and (message := self.reader.whole(data)) is not None:
+            self.pieces.append((message, True, True))
+            return
         self.left += data
         pieces, used = self.reader.receive(self.left)
         self.left = self.left[used:]
@@ -94,6 +97,33 @@ class ReaderTests(SynchronousTestCase):
         for start, stop in zip(edges, edges[1:], strict=False):
             buffer.feed(stream[start:stop])
         self.assertEqual((buffer.messages, buffer.left), (expected, b""))
+
+    @settings(max_examples=300)
+    @given(
+        st.booleans(),
+        st.sampled_from([0x82, 0x82, 0x02, 0x81, 0x80, 0x89, 0xC2]),
+        st.integers(0, 300),
+        st.tuples(st.integers(0, 13), st.integers(0, 255)),
+        st.integers(-3, 3),
+    )
+    def test_whole(
+        self, masks: bool, first: int, size: int, spoilt: tuple[int, int], more: int
+    ) -> None:
+        """What is taken for one whole message is one, whatever has become of its bytes."""
+        data = bytearray(frame(first, b"m" * size, MASK if masks else b""))
+        if spoilt[0] < len(data):
+            data[spoilt[0]] = spoilt[1]
+        sent = bytes(data[: len(data) + min(more, 0)]) + b"\x82" * max(more, 0)
+        reader = FrameReader(masks, 256)
+        message = reader.whole(sent)
+        self.assertEqual(repr(reader), repr(FrameReader(masks, 256)))
+        pieces, used = reader.receive(sent)
+        if message is not None:
+            self.assertEqual((pieces, used), ([(message, True, True)], len(sent)))
+        elif len(sent) > 8:
+            self.assertFalse(
+                used == len(sent) and sent[0] == 0x82 and [p[1:] for p in pieces] == [(True, True)]
+            )
 
     def test_every_split(self) -> None:
         """A few frames, cut once at every position, and byte by byte."""

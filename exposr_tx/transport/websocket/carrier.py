@@ -103,8 +103,14 @@ class Carrier:
     # Receiving -------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:
-        if self.session is not None:
-            self.session.heard()
+        session = self.session
+        if session is not None:
+            session.heard()
+            if not self.data and self.current_frame is None and self.state == _OPEN:
+                message = self._reader.whole(data)
+                if message is not None:
+                    session.message(message)
+                    return
         self.data += data
         self.consumeData()
 
