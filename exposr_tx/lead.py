@@ -23,7 +23,7 @@ __all__ = ["lead"]
 
 #: What is used of the epoll reactor beside its interface. Where a version of Twisted's has it
 #: no more, the reactor leads as ever.
-INSIDE: Final = ("_justStopped", "_newTimedCalls", "_pendingTimedCalls", "threadCallQueue")
+INSIDE: Final = ("_justStopped", "_newTimedCalls", "_pendingTimedCalls")
 #: No wait is longer, in seconds: the kernel counts milliseconds, in 31 bits.
 LONGEST: Final = 3600.0
 
