@@ -189,6 +189,7 @@ class _ServerFactory(WebSocketServerFactory):
             "maxMessagePayloadSize": MAX_RESPONSE_MESSAGE,
         }
         self.setProtocolOptions(
+            versions=[13],
             webStatus=False,
             requireMaskedClientFrames=True,
             allowNullOrigin=True,
