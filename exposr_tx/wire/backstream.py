@@ -195,7 +195,9 @@ class RequestMessage:
         raw = self.raw_path
         path = raw if raw and quote(raw, safe=_PATH + "%") == raw else ""
         path = path or quote(self.path, safe=_PATH)
-        if not path.startswith("/") and path != "*":
+        if path == "*":
+            return path  # of OPTIONS; nothing may follow it (RFC 9112 section 3.2.4)
+        if not path.startswith("/"):
             path = "/" + path
         found = quote(query if self.query is None else self.query, safe=_PATH + '?%[]"{}|^`\\')
         return f"{path}?{found}" if found or self.query is not None else path

@@ -94,6 +94,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(told.target("dst"), "/a%2Fb?x")
         self.assertEqual(RequestMessage("i", "GET", "/a b?c%").target("q=1"), "/a%20b%3Fc%25?q=1")
         self.assertEqual(RequestMessage("i", "GET", "/é").target(""), "/%C3%A9")
+        self.assertEqual(RequestMessage("i", "OPTIONS", "*").target("q=1"), "*")
         lying = RequestMessage("i", "GET", "x", query="a b\r\nX: y", raw_path="/\r\nX: y")
         self.assertEqual(lying.target(""), "/x?a%20b%0D%0AX:%20y")
 
