@@ -151,6 +151,18 @@ class ResponseTests(SynchronousTestCase):
             with self.assertRaises(RemoteProtocolError):
                 ResponseMessage.decode(data)
 
+    def test_too_many_members(self) -> None:
+        """What would take long to read is not read: no head that is passed on has as many fields."""
+        for members in (
+            {"header": {"A": [""] * 70_000}},
+            {"x": [0] * 140_000},
+            {"x": [{}] * 70_000},
+        ):
+            with self.assertRaises(RemoteProtocolError):
+                ResponseMessage.decode(message(id="i", code=200, **members))
+        found = ResponseMessage.decode(message(id="i", header={"A": [",[{" * 30_000]}))
+        self.assertEqual(len(found.fields[0][1]), 90_000)
+
     def test_base64(self) -> None:
         """The standard alphabet with its padding; line ends do not count."""
         body = b"\xfb\xff" * 30
