@@ -16,7 +16,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -190,6 +190,16 @@ class RequestMessage:
             members.text("query") if members.get("query") is not None else None,
             members.text("raw_path"),
         )
+
+    @property
+    def may_hold_query(self) -> bool:
+        """Whether the path may have a query behind it: what a newer Go server sends has."""
+        return not self.raw_path and bool(self.path.partition("?")[2])
+
+    def parted(self) -> RequestMessage:
+        """The same with the query that stands behind its path."""
+        path, _, query = self.path.partition("?")
+        return replace(self, path=path, query=query)
 
     def target(self, query: str) -> str:
         """Path and query as they are written to a target.

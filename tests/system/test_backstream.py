@@ -161,6 +161,30 @@ class JsonServer:
         return found
 
 
+class GenerationServer(JsonServer):
+    """A Go server of either generation, as it reads what is no response.
+
+    :ivar probed: connections that it came by.
+    """
+
+    def __init__(self, test: Scope, newer: bool) -> None:
+        self.newer, self.probed = newer, 0
+        super().__init__(test)
+
+    def _serve(self, connection: Visitor, target: Target) -> None:
+        if self.visitor is None:
+            super()._serve(connection, target)
+            return
+        head = connection.read_until(b"\r\n\r\n")
+        key = [line for line in head.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key")][0]
+        accept(connection, {b"sec-websocket-key": key.partition(b":")[2].strip()})
+        read_text(connection)
+        self.probed += 1
+        if self.newer:
+            connection.send(b"\x88\x02\x03\xe8")
+        connection.close()
+
+
 class OursTests(SynchronousTestCase):
     """Server and client of ours: the same commands, the native dialect behind them."""
 
@@ -410,6 +434,19 @@ class JsonServerTests(SynchronousTestCase):
         self.assertEqual(server.answer()["code"], 302)
         client.wait_for_line(r'sending response id="2" code=302 path="/moved" method="GET"')
         self.assertEqual(client.stop(), 0)
+
+    def test_query_in_path(self) -> None:
+        """What follows a ? in the path is a query with a server that puts it there, tried once;
+        else it belongs to the path."""
+        for newer, target in ((True, b"/a?x=%20y"), (False, b"/a%3Fx=%2520y")):
+            server = GenerationServer(self, newer)
+            client = connect(self, urlsplit(server.target.url).port or 0, Target(self, site))
+            for id in ("1", "2"):
+                server.ask(id=id, path="/a?x=%20y")
+                body = base64.b64decode(server.answer()["body"])
+                self.assertTrue(body.startswith(b"GET %b HTTP/1.1\r\n" % target), body)
+            self.assertEqual(server.probed, 1)
+            self.assertEqual(client.stop(), 0)
 
     def test_destination_is_down(self) -> None:
         """A destination that refuses is a 502, and the client stays."""

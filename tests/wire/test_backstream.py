@@ -152,12 +152,13 @@ class ResponseTests(SynchronousTestCase):
                 ResponseMessage.decode(data)
 
     def test_too_many_members(self) -> None:
-        """What would take long to read is not read: no head that is passed on has as many fields."""
-        for members in (
+        """What would take long to read is not read: no head that is passed on is so full."""
+        many: tuple[dict[str, Any], ...] = (
             {"header": {"A": [""] * 70_000}},
             {"x": [0] * 140_000},
             {"x": [{}] * 70_000},
-        ):
+        )
+        for members in many:
             with self.assertRaises(RemoteProtocolError):
                 ResponseMessage.decode(message(id="i", code=200, **members))
         found = ResponseMessage.decode(message(id="i", header={"A": [",[{" * 30_000]}))

@@ -272,6 +272,11 @@ class JsonConnection:
         self.lost = lost
         self.leaving: Deferred[None] = Deferred()
 
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether the server has sent a close frame, first or in answer."""
+        return self._protocol.remoteCloseCode is not None
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; ``lost`` fires within two seconds."""
         self._protocol.close(code, reason)
