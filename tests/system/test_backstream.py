@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.transport.websocket.backstream import FRAME
+from exposr_tx.wire.backstream import MAX_RESPONSE_MESSAGE
 from tests.system.certificates import Authority
 from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
 from tests.system.targets import Gate, site
@@ -405,6 +407,14 @@ class JsonClientTests(SynchronousTestCase):
             visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             honest.say(id=honest.read()["id"], code=200)
             self.assertEqual(visitor.answer().status, 200)
+
+    def test_endless_message(self) -> None:
+        """A message of empty frames that never ends is cut off, as too long."""
+        serve = Serve(self)
+        liar = JsonClient(serve.port)
+        liar.visitor.send(b"\x01\x80abcd" + b"\x00\x80abcd" * (MAX_RESPONSE_MESSAGE // FRAME + 2))
+        self.assertIn(liar.visitor.read_rest()[:1], (b"", b"\x88"))
+        serve.wait_for_line("disconnected from WebSocket server")
 
     def test_timeout(self) -> None:
         """A client that does not answer in time is a 504."""
