@@ -29,8 +29,7 @@ def _agent_url(text: str) -> str:
 
 
 def _paths(text: str) -> tuple[str, ...]:
-    """Files and folders between commas. An empty one is no mistake to pass over: nothing would
-    be denied then."""
+    """Files and folders between commas. Passed over, an empty one would leave the door open."""
     paths = tuple(part.strip() for part in text.split(","))
     if not all(paths):
         raise ValueError("must name files or folders, none of them empty")
