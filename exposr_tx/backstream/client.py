@@ -182,8 +182,7 @@ class BackstreamClient:
         self._down = ""
         self._connections.add(connection)
         self._log.info("connected to server", url=self._url)
-        if isinstance(connection, JsonConnection):
-            self._log.info("waiting for message")
+        self._log.info("waiting for message")
         over: Deferred[Lost] = Deferred()
 
         def ended(lost: Lost) -> Lost:

@@ -253,6 +253,14 @@ class OursTests(SynchronousTestCase):
             self.assertEqual(visitor.get(b"/page").status, 503)
         self.assertEqual(again.stop(SIGINT), 0)
 
+    def test_says_that_it_is_ready(self) -> None:
+        """The lines by which scripts know that a client is ready are there with our server, too."""
+        serve = Serve(self)
+        client = connect(self, serve.port, Target(self, site))
+        client.wait_for_line(r'connected to server url="ws://127\.0\.0\.1:\d+/x" $')
+        client.wait_for_line(r"INFO waiting for message $")
+        self.assertEqual(client.stop(), 0)
+
     def test_connects_before_there_is_a_server(self) -> None:
         """A client that finds nobody goes on trying, and ends with 0 when asked to."""
         with socket.create_server(("127.0.0.1", 0)) as reserved:
