@@ -28,6 +28,14 @@ def _agent_url(text: str) -> str:
     return found
 
 
+def _paths(text: str) -> tuple[str, ...]:
+    """Files and folders between commas. Passed over, an empty one would leave the door open."""
+    paths = tuple(part.strip() for part in text.split(","))
+    if not all(paths):
+        raise ValueError("must name files or folders, none of them empty")
+    return paths
+
+
 def _package(text: str) -> str:
     if not _PACKAGE.fullmatch(text):
         raise ValueError("must be names of packages, like office or auth.office")
@@ -45,7 +53,7 @@ def parameters(short: str | None) -> list[list[Any]]:
             short,
             (),
             "File or folder of Rego policies that decide on visitors and clients; may be repeated.",
-            comma_list(str),
+            _paths,
         ],
         [
             "policy-url",

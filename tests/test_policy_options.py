@@ -25,6 +25,8 @@ class PolicyOptionsTests(SynchronousTestCase):
         """What does not go together, and values that are none, are named with a remedy."""
         for words, said in (
             (["--policy=/tmp", "--policy-url=http://h/v1/data"], "--policy-url: does not go with"),
+            (["--policy="], "--policy '': must name files or folders"),
+            (["--policy=a", "--policy", " "], "--policy 'a, ': must name files or folders"),
             (["--policy-cache=1"], "--policy-cache: needs --policy-url"),
             (["--policy-package=office"], "--policy-package: needs --policy-url"),
             (["--policy-url=http://u:p@h/"], "--policy-url 'http://u:p@h/': must be a URL like"),

@@ -23,6 +23,7 @@ from exposr_tx.backstream.options import ClientOptions
 from exposr_tx.client.backoff import Backoff
 from exposr_tx.client.exchanges import Destination, Exchanges
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.generation import Generation
 from exposr_tx.client.recording import recordings
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.client.target import parse_target
@@ -164,23 +165,24 @@ class BackstreamClient:
             await connection.lost
         return 0
 
-    async def _connected(self) -> Lost:
-        """Connect; returns when the connection is lost, or the server is about to end it."""
-        connecting = connect_backstream(
+    def _connect(self, make_reader: Callable[[JsonConnection], Any]) -> Deferred[Any]:
+        return connect_backstream(
             self._server,
             self._url,
             self._forward,
-            self._reader,
+            make_reader,
             self._reactor,
             self._headers,
             MAX_STREAMS,
         )
-        connection = await self._wait(connecting)
+
+    async def _connected(self) -> Lost:
+        """Connect; returns when the connection is lost, or the server is about to end it."""
+        connection = await self._wait(self._connect(self._reader))
         self._down = ""
         self._connections.add(connection)
         self._log.info("connected to server", url=self._url)
-        if isinstance(connection, JsonConnection):
-            self._log.info("waiting for message")
+        self._log.info("waiting for message")
         over: Deferred[Lost] = Deferred()
 
         def ended(lost: Lost) -> Lost:
@@ -209,9 +211,9 @@ class BackstreamClient:
             self._waiting = None
 
     def _reader(self, connection: JsonConnection) -> Exchanges:
-        return Exchanges(
-            connection, self._destination, self._reactor, _Lines(self._log), self._record
-        )
+        newer = Generation(self._connect, self._reactor).is_newer
+        lines = _Lines(self._log)
+        return Exchanges(connection, self._destination, self._reactor, lines, newer, self._record)
 
     def _failed(self, error: Exception) -> None:
         """Once for each kind of failure, not for each attempt."""

@@ -3,14 +3,14 @@
 ``backstream [global flags] serve|client [flags]``. A flag's short name means what it
 means at the place where it stands: before the command ``-o`` is the log's output and
 ``-s`` its stack traces, after ``client`` they are its own. Whole names mean the
-same everywhere.
+same everywhere. Go's spelling counts: ``-addr``, ``--a`` and ``-a=:80`` are flags.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -130,12 +130,27 @@ class CommandOptions(EnvironOptions):
         }
         return found | {self.prefix + variable: name for variable, name in self.variables.items()}
 
+    def _recognise(self, word: str) -> list[str] | None:
+        """As Go does: one dash or two, whole name or short one, never several in a word."""
+        name = word[2:] if word.startswith("--") else word[1:]
+        name = name.partition("=")[0]
+        name = self.synonyms.get(name, name)
+        return [name] if name in self._takes_value else None
+
+    def _values(
+        self, names: list[str], word: str, pending: Iterator[str]
+    ) -> Iterator[tuple[str, str, str]]:
+        _, equals, text = word.partition("=")
+        return super()._values(names, f"--{names[0]}{equals}{text}", pending)
+
     def _warn_of_unknown_variables(self) -> None:
         """One environment may serve both commands, and other programs have names like it."""
 
     def parseArgs(self, *arguments: str) -> None:
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r}: the command takes flags only")
+
+    opt_h = usage.Options.opt_help
 
     def opt_version(self) -> None:
         """Show this program's version and exit."""
@@ -274,14 +289,15 @@ def command_line(words: Sequence[str], environ: Mapping[str, str]) -> CommandOpt
     top = Top(environ)
     before: list[str] = []
     pending = list(words)
+    if pending[:1] in (["help"], ["h"]):
+        pending = [*pending[1:2], "--help"]
     while pending and pending[0].startswith("-"):
         word = pending.pop(0)
         names = top._recognise(word)
         if names is None:
             raise usage.UsageError(f"{word.partition('=')[0]}: is no global flag; {_HELP}")
         values = iter(pending)
-        for name, text, _source in list(top._values(names, word, values)):
-            before.append(f"--{name}={text}" if top._takes_value[name] else f"--{name}")
+        before += [f"--{name}={text}" for name, text, _ in top._values(names, word, values)]
         pending = list(values)
     if not pending:
         top.parseOptions(before)  # --help and --version end here

@@ -202,6 +202,7 @@ class Connection(Protocol):
 class Exchanges:
     """The requests of one connection to a server that speaks JSON.
 
+    :param newer: fires with whether the server puts queries into paths.
     :param record: gives an exchange's recording, by the visitor's address; None where it is not
         to be recorded.
     """
@@ -212,8 +213,10 @@ class Exchanges:
         destination: Destination,
         clock: IReactorTime,
         events: Events,
+        newer: Callable[[], Deferred[bool]],
         record: Callable[[str], Recording | None] | None = None,
     ) -> None:
+        self._newer = newer
         self._connection = connection
         self._destination = destination
         self._clock = clock
@@ -255,6 +258,8 @@ class Exchanges:
 
     async def _exchange(self, message: RequestMessage) -> None:
         try:
+            if message.may_hold_query and await self._newer():
+                message = message.parted()
             answer = await self._asked(message)
         except Exception as error:  # whatever the endpoint fails with
             why = str(error) or type(error).__name__

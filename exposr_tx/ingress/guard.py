@@ -43,7 +43,7 @@ VISITORS: Final = "auth.server"
 
 #: What a target may read as another path than the policy did: a slash or backslash that is
 #: encoded, a backslash, an empty segment, an encoding of no octet, of NUL, or longer than need be.
-_UNCLEAR: Final = re.compile(rb"(?i)%2f|%5c|\\|//|%00|%c[01]|%(?![0-9a-f]{2})")
+_UNCLEAR: Final = re.compile(rb"(?i)%2f|%5c|\\|//|%00|%c[01]|%e0%[89]|%f0%8|%(?![0-9a-f]{2})")
 #: A segment of one dot or two, with parameters or without.
 _DOTS: Final = re.compile(rb"(?i)/(?:\.|%2e){1,2}(?:[;/]|%3b|\Z)")
 

@@ -51,7 +51,8 @@ def archive(exchanges: Iterable[Exchange], redaction: Redaction) -> bytes:
 def envelope() -> tuple[bytes, bytes]:
     """What stands in a file before the entries, between which there are commas, and behind them."""
     creator = {"name": "exposr_tx", "version": exposr_tx.__version__}
-    log = {"log": {"version": "1.2", "creator": creator, "entries": []}}
+    # Firefox reads no file without pages, though they may be left out.
+    log = {"log": {"version": "1.2", "creator": creator, "pages": [], "entries": []}}
     text = _JSON.encode(log).encode("ascii")
     return text[:-3], text[-3:] + b"\n"
 
@@ -82,7 +83,8 @@ def entry(exchange: Exchange, redaction: Redaction) -> Object:
     if exchange.replay_of:
         made["_replayOf"] = exchange.replay_of
     if exchange.error:
-        made["_error"] = made["comment"] = exchange.error
+        # Chromium looks for it in the response.
+        made["_error"] = made["response"]["_error"] = made["comment"] = exchange.error
     return made
 
 
@@ -202,9 +204,11 @@ def _set_cookie(text: str, redaction: Redaction) -> list[Object]:
                 cookie[_ATTRIBUTES[name]] = value
             elif name == "expires":
                 try:
-                    cookie["expires"] = parsedate_to_datetime(value).isoformat()
+                    moment = parsedate_to_datetime(value)
                 except ValueError:
-                    pass  # it is no date
+                    continue  # it is no date
+                # Without a zone it is in UTC.
+                cookie["expires"] = moment.replace(tzinfo=moment.tzinfo or UTC).isoformat()
     return found
 
 

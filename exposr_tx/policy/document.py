@@ -90,6 +90,10 @@ _OBJECTS: Final = frozenset({"header", "headers", "query", "within"})
 ALWAYS_NEW: Final = frozenset({"time", "remote", "remote_port"})
 
 
+#: Header fields that are never in the input: what is believed of them stands in other fields.
+_UNTOLD: Final = frozenset(
+    {"forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
 #: Addresses of which it is known in which networks they are.
 MAX_KNOWN: Final = 4096
 
@@ -128,6 +132,13 @@ class Reading:
         self.warnings = [
             f"the input has no field {name!r}; what depends on it is undefined"
             for name in sorted(keys.keys() - FIELDS)
+        ]
+        self.warnings += [
+            f"the input's {field} has never a field {key!r}; what is believed of the visitor are "
+            "remote_ip, host and scheme (see --trusted-proxy)"
+            for field in _OF_HEADERS
+            for key in sorted(keys.get(field) or ())
+            if key.lower() in _UNTOLD
         ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
         self.lasting = not keys.keys() & ALWAYS_NEW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from twisted.python.usage import UsageError
@@ -38,7 +40,26 @@ class CommandTests(SynchronousTestCase):
         options = read(*BOTH, "--log-output=b.log", "--log-stack")
         self.assertEqual(options["log-output"], "b.log")
         self.assertEqual(read("s", "-o", "c.log", "-l", "warn")["log-output"], "c.log")
-        self.assertEqual(read("-ldebug", "-f", "json", "s", "-l", "warn")["log-level"], "warn")
+        self.assertEqual(read("-l=debug", "-f", "json", "s", "-l", "warn")["log-level"], "warn")
+
+    def test_spelling(self) -> None:
+        """Flags are found as Go spells them: one dash or two, a value behind ``=``."""
+        for words in (("-a=:9",), ("-addr", ":9"), ("-addr=:9",), ("--a", ":9"), ("--a=:9",)):
+            self.assertEqual(read("serve", *words)["addr"].port, 9, words)
+        options = read("c", "-s=http://h?a=b", "-dst=http://d", "-H=X: y=z")
+        self.assertEqual((options["src"], options.headers), ("http://h?a=b", [("X", "y=z")]))
+        for word, shown in (("-s", True), ("-s=true", True), ("--log-stack=false", False)):
+            self.assertEqual(bool(read(word, "serve")["log-stack"]), shown, word)
+        for word in ("---addr", "-sl", "-", "-="):
+            self.assertRaises(UsageError, read, "serve", word, "debug")
+
+    def test_help(self) -> None:
+        """Help is to be had by every name that it has there, with status 0."""
+        for words in (("-h",), ("help",), ("h", "serve"), ("serve", "-h"), ("c", "--help")):
+            shown = StringIO()
+            with redirect_stdout(shown):
+                self.assertIn(self.assertRaises(SystemExit, read, *words).code, (None, 0))
+            self.assertIn("--log-level", shown.getvalue(), words)
 
     def test_errors_name_the_flag(self) -> None:
         """A bad value is one line with flag, value and remedy."""

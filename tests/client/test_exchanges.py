@@ -28,6 +28,7 @@ class Rig:
         self.told: list[str] = []
         self.wires: list[Wire] = []
         self.fault: Exception | None = None
+        self.newer: list[Deferred[bool]] = []
         self.watching = Watching()
         recorder = Recorder([self.watching], seconds=self.clock.seconds)
         self.exchanges = Exchanges(
@@ -35,6 +36,7 @@ class Rig:
             Destination(self._connect, "app:3000", "d=1"),
             self.clock,
             self,
+            self._newer,
             lambda visitor: recorder.recording("", "http://app:3000/", visitor),
         )
 
@@ -46,6 +48,10 @@ class Rig:
         wire.protocol.makeConnection(wire)
         self.wires.append(wire)
         return succeed(wire.protocol)
+
+    def _newer(self) -> Deferred[bool]:
+        self.newer.append(Deferred())
+        return self.newer[-1]
 
     # The connection
     def send_text(self, message: bytes) -> None:
@@ -104,6 +110,22 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual((answer.id, answer.code, answer.body), ("1", 201, b"ok"))
         self.assertEqual(answer.fields, (("X-B", "1"), ("X-B", "2"), ("Content-Length", "2")))
         self.assertEqual(self.rig.told, ["asked", "answering 201"])
+
+    def test_question_mark(self) -> None:
+        """A ? in the path begins a query where the server is a newer one, else it is one that the
+        visitor had encoded; nobody asks where the path has none, or nothing behind it."""
+        for newer, target in ((True, b"/a%20b?x=%2F?y"), (False, b"/a%20b%3Fx=%252F%3Fy?d=1")):
+            rig = Rig()
+            rig.ask(path="/a b?x=%2F?y")
+            rig.ask("2", path="/plain")
+            self.assertTrue(rig.wires[0].value().startswith(b"GET /plain?d=1 "))
+            (found,) = rig.newer
+            found.callback(newer)
+            self.assertTrue(rig.wires[1].value().startswith(b"GET %b HTTP/1.1\r\n" % target))
+        for members in ({"path": "/a?"}, {"path": "/a?b", "raw_path": "/a%3Fb"}):
+            rig = Rig()
+            rig.ask(**members)
+            self.assertEqual((rig.newer, rig.wires[0].value()[:7]), ([], b"GET /a%"))
 
     def test_bodies(self) -> None:
         """A body may come with a length, in chunks or until the end; HEAD and 304 have none."""

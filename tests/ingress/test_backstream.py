@@ -140,6 +140,20 @@ class VisitTests(SynchronousTestCase):
         self.assertNotIn(b"upgrade", head)
         self.assertEqual(body, b"made")
 
+    def test_one_id(self) -> None:
+        """Message and log line of a request have the same id; one that is too long is replaced."""
+        self.server.visit()
+        self.client.answer()
+        self.server.turn()
+        self.assertEqual(self.client.sent[-1]["id"].encode(), self.server.log.ids[-1])
+        self.server.factory.trust = Trust([str(PEER.host)])
+        for id, kept in (("mine", True), ("x" * 257, False), ("", False)):
+            line = f"X-Request-Id: {id}\r\n\r\n".encode()
+            self.server.visit(GET[:-2] + line)
+            self.assertEqual(self.client.sent[-1]["id"] == id, kept)
+            self.client.answer()
+            self.server.turn()
+
     def test_keep_alive(self) -> None:
         """A visitor's connection goes on with the next request."""
         visitor = self.server.visit()
@@ -443,6 +457,16 @@ class JoinTests(SynchronousTestCase):
         ).taken()
         self.assertTrue(said.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"), said)
         self.assertEqual(client.sent, [])
+
+    def test_other_websockets(self) -> None:
+        """A websocket's handshake of another version than 13 is refused."""
+        fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\nBackstream-Client: a\r\n"
+        key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        server = Server()
+        for version, status in ((b"13", b"101"), (b"8", b"400")):
+            field = b"Sec-WebSocket-Version: %b\r\n" % version
+            said = server.visit(b"GET /x HTTP/1.1\r\nHost: h\r\n" + fields + key + field + b"\r\n")
+            self.assertTrue(said.taken().startswith(b"HTTP/1.1 %b " % status))
 
     def test_empty_field(self) -> None:
         """An empty Backstream-Client is a visitor's."""

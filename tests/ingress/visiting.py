@@ -144,6 +144,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
+        self.ids: list[bytes] = []
 
     def write(
         self,
@@ -158,6 +159,7 @@ class Lines:
         tunnel: bytes,
         request_id: bytes,
     ) -> None:
+        self.ids.append(request_id)
         self.lines.append(
             {
                 "method": method,

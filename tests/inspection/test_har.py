@@ -95,6 +95,23 @@ class EntryTests(SynchronousTestCase):
         )
         self.assertNotIn("postData", entry["request"])
 
+    def test_expiry_without_zone(self) -> None:
+        """A cookie's date that names no time zone is one in UTC."""
+        for date in ("Wed, 21 Oct 2015 07:28:00", "Wed, 21 Oct 2015 07:28:00 -0000"):
+            field = f"Set-Cookie: a=b; Expires={date}".encode()
+            (cookie,) = self.entry(GET, response(b"", field))["response"]["cookies"]
+            self.assertEqual(cookie["expires"], "2015-10-21T07:28:00+00:00")
+
+    def test_browsers(self) -> None:
+        """There is what browsers need beyond the specification: Firefox a list of pages, Chromium
+        what has failed in the response."""
+        watching, recording = started()
+        recording.sent(GET)
+        recording.ended("refused")
+        log = json.loads(archive(watching.ends, NOTHING))["log"]
+        self.assertEqual(log["pages"], [])
+        self.assertEqual(log["entries"][0]["response"]["_error"], "refused")
+
     def test_redacted(self) -> None:
         """Nothing secret is left, wherever it stood."""
         watching, recording = started()

@@ -214,6 +214,13 @@ class PoliciesTests(SynchronousTestCase):
         policies = compiled(Folder(self, p="package p\nallow if not input.headrs.x"))
         self.assertIn("'headrs'", policies.warnings[0])
 
+    def test_field_of_proxies(self) -> None:
+        """A policy that looks for what proxies say among the header fields is told where it is."""
+        text = 'package p\nallow if not input.header["X-Forwarded-For"]\nx if input.headers.cookie'
+        (warning,) = compiled(Folder(self, p=text)).warnings
+        self.assertIn("'X-Forwarded-For'", warning)
+        self.assertIn("remote_ip", warning)
+
     def test_print_is_dropped(self) -> None:
         """print is allowed, and shows nothing."""
         policies = self.policies(server="package auth.server\nallow if {\n  print(input.path)\n}")

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.transport.websocket.backstream import FRAME
+from exposr_tx.wire.backstream import MAX_RESPONSE_MESSAGE
 from tests.system.certificates import Authority
 from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
 from tests.system.targets import Gate, site
@@ -161,6 +163,30 @@ class JsonServer:
         return found
 
 
+class GenerationServer(JsonServer):
+    """A Go server of either generation, as it reads what is no response.
+
+    :ivar probed: connections that it came by.
+    """
+
+    def __init__(self, test: Scope, newer: bool) -> None:
+        self.newer, self.probed = newer, 0
+        super().__init__(test)
+
+    def _serve(self, connection: Visitor, target: Target) -> None:
+        if self.visitor is None:
+            super()._serve(connection, target)
+            return
+        head = connection.read_until(b"\r\n\r\n")
+        key = [line for line in head.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key")][0]
+        accept(connection, {b"sec-websocket-key": key.partition(b":")[2].strip()})
+        read_text(connection)
+        self.probed += 1
+        if self.newer:
+            connection.send(b"\x88\x02\x03\xe8")
+        connection.close()
+
+
 class OursTests(SynchronousTestCase):
     """Server and client of ours: the same commands, the native dialect behind them."""
 
@@ -226,6 +252,14 @@ class OursTests(SynchronousTestCase):
         with serve.visit() as visitor:
             self.assertEqual(visitor.get(b"/page").status, 503)
         self.assertEqual(again.stop(SIGINT), 0)
+
+    def test_says_that_it_is_ready(self) -> None:
+        """The lines by which scripts know that a client is ready are there with our server, too."""
+        serve = Serve(self)
+        client = connect(self, serve.port, Target(self, site))
+        client.wait_for_line(r'connected to server url="ws://127\.0\.0\.1:\d+/x" $')
+        client.wait_for_line(r"INFO waiting for message $")
+        self.assertEqual(client.stop(), 0)
 
     def test_connects_before_there_is_a_server(self) -> None:
         """A client that finds nobody goes on trying, and ends with 0 when asked to."""
@@ -382,6 +416,14 @@ class JsonClientTests(SynchronousTestCase):
             honest.say(id=honest.read()["id"], code=200)
             self.assertEqual(visitor.answer().status, 200)
 
+    def test_endless_message(self) -> None:
+        """A message of empty frames that never ends is cut off, as too long."""
+        serve = Serve(self)
+        liar = JsonClient(serve.port)
+        liar.visitor.send(b"\x01\x80abcd" + b"\x00\x80abcd" * (MAX_RESPONSE_MESSAGE // FRAME + 2))
+        self.assertIn(liar.visitor.read_rest()[:1], (b"", b"\x88"))
+        serve.wait_for_line("disconnected from WebSocket server")
+
     def test_timeout(self) -> None:
         """A client that does not answer in time is a 504."""
         serve = Serve(self, "--ingress-timeout", "0.2")
@@ -410,6 +452,19 @@ class JsonServerTests(SynchronousTestCase):
         self.assertEqual(server.answer()["code"], 302)
         client.wait_for_line(r'sending response id="2" code=302 path="/moved" method="GET"')
         self.assertEqual(client.stop(), 0)
+
+    def test_query_in_path(self) -> None:
+        """What follows a ? in the path is a query with a server that puts it there, tried once;
+        else it belongs to the path."""
+        for newer, target in ((True, b"/a?x=%20y"), (False, b"/a%3Fx=%2520y")):
+            server = GenerationServer(self, newer)
+            client = connect(self, urlsplit(server.target.url).port or 0, Target(self, site))
+            for id in ("1", "2"):
+                server.ask(id=id, path="/a?x=%20y")
+                body = base64.b64decode(server.answer()["body"])
+                self.assertTrue(body.startswith(b"GET %b HTTP/1.1\r\n" % target), body)
+            self.assertEqual(server.probed, 1)
+            self.assertEqual(client.stop(), 0)
 
     def test_destination_is_down(self) -> None:
         """A destination that refuses is a 502, and the client stays."""

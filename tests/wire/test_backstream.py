@@ -94,6 +94,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(told.target("dst"), "/a%2Fb?x")
         self.assertEqual(RequestMessage("i", "GET", "/a b?c%").target("q=1"), "/a%20b%3Fc%25?q=1")
         self.assertEqual(RequestMessage("i", "GET", "/é").target(""), "/%C3%A9")
+        self.assertEqual(RequestMessage("i", "OPTIONS", "*").target("q=1"), "*")
         lying = RequestMessage("i", "GET", "x", query="a b\r\nX: y", raw_path="/\r\nX: y")
         self.assertEqual(lying.target(""), "/x?a%20b%0D%0AX:%20y")
 
@@ -149,6 +150,19 @@ class ResponseTests(SynchronousTestCase):
         ):
             with self.assertRaises(RemoteProtocolError):
                 ResponseMessage.decode(data)
+
+    def test_too_many_members(self) -> None:
+        """What would take long to read is not read: no head that is passed on is so full."""
+        many: tuple[dict[str, Any], ...] = (
+            {"header": {"A": [""] * 70_000}},
+            {"x": [0] * 140_000},
+            {"x": [{}] * 70_000},
+        )
+        for members in many:
+            with self.assertRaises(RemoteProtocolError):
+                ResponseMessage.decode(message(id="i", code=200, **members))
+        found = ResponseMessage.decode(message(id="i", header={"A": [",[{" * 30_000]}))
+        self.assertEqual(len(found.fields[0][1]), 90_000)
 
     def test_base64(self) -> None:
         """The standard alphabet with its padding; line ends do not count."""

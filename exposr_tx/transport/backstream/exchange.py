@@ -18,7 +18,13 @@ from zope.interface import implementer
 
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
 from exposr_tx.interfaces import Origin
-from exposr_tx.wire.backstream import HOP, MAX_REQUEST_BODY, RequestMessage, ResponseMessage
+from exposr_tx.wire.backstream import (
+    HOP,
+    MAX_ID,
+    MAX_REQUEST_BODY,
+    RequestMessage,
+    ResponseMessage,
+)
 from exposr_tx.wire.http1 import End, Limits, Request, RequestParser
 
 if TYPE_CHECKING:
@@ -191,8 +197,12 @@ class Exchange:
         fields = list(request.fields)
         for name, values in request.forwarding.items():
             fields += [(name, value) for value in values]
+        # As there, the lines of one request have one id, and the client's lines too.
+        id = request.forwarding.get(b"x-request-id", [b""])[0].decode("latin-1")
+        if not 0 < len(id) <= MAX_ID:
+            id = str(uuid4())
         remote = remote_of(self._origin.peer)
-        return RequestMessage.of(str(uuid4()), request.method, request.target, fields, body, remote)
+        return RequestMessage.of(id, request.method, request.target, fields, body, remote)
 
     def answered(self, response: ResponseMessage) -> None:
         """The client has answered."""

@@ -44,7 +44,9 @@ __all__ = ["BackstreamEndpoint", "Events", "JsonConnection", "connect_backstream
 PROBES: Final = (30, 10, 3)
 #: Seconds for a server to answer the handshake: one that runs only when it is asked starts first.
 HANDSHAKE: Final = 45.0
-TOO_LARGE: Final = 1009
+#: What a frame of a message counts besides its bytes, so that one made of empty frames has an end
+#: too. The Go client's have 4 KiB.
+FRAME: Final = 256
 
 
 class Events(Protocol):
@@ -83,6 +85,7 @@ class _Texts:
     sendMessage: Callable[..., None]
     sendPong: Callable[[bytes], None]
     transport: Any
+    message_data_total_length: int
     _full = False
 
     def begin(self, reader: Any) -> None:
@@ -99,6 +102,10 @@ class _Texts:
         """Of either kind: the frame's type means nothing there."""
         if self.reader is not None:
             self.reader.message(payload)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)  # type: ignore[misc]
+        self.message_data_total_length += FRAME
 
     def onPing(self, payload: bytes) -> None:
         if self.reader is None:
@@ -189,6 +196,7 @@ class _ServerFactory(WebSocketServerFactory):
             "maxMessagePayloadSize": MAX_RESPONSE_MESSAGE,
         }
         self.setProtocolOptions(
+            versions=[13],
             webStatus=False,
             requireMaskedClientFrames=True,
             allowNullOrigin=True,
@@ -270,6 +278,11 @@ class JsonConnection:
         self._protocol = protocol
         self.lost = lost
         self.leaving: Deferred[None] = Deferred()
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether the server has sent a close frame, first or in answer."""
+        return self._protocol.remoteCloseCode is not None
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; ``lost`` fires within two seconds."""
