@@ -29,6 +29,8 @@ GATHERING: Final = 0.0005
 STUCK: Final = 1.0
 #: Seconds for compiling.
 STUCK_COMPILING: Final = 60.0
+#: Bytes read at once: what is larger, the allocator asks the system for, each time.
+_READ: Final = 1 << 16
 _LENGTH: Final = 4
 
 
@@ -121,5 +123,5 @@ def _answer(
 
 def _messages(connection: socket.socket) -> Iterator[Any]:
     frames = Frames()
-    while data := connection.recv(1 << 18):
+    while data := connection.recv(_READ):
         yield from frames.receive(data)
