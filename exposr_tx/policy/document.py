@@ -21,7 +21,8 @@ __all__ = ["ALL_FIELDS", "ALWAYS_NEW", "FIELDS", "Reading", "completed"]
 
 
 def _path(question: Question) -> str:
-    return unquote(_raw_path(question))
+    path = _raw_path(question)
+    return unquote(path) if "%" in path else path
 
 
 def _raw_path(question: Question) -> str:
@@ -60,21 +61,21 @@ def _remote(question: Question) -> str:
 
 #: Each field and how it is found; ``time`` comes from the clock.
 _FIELDS: Final[Mapping[str, Callable[[Question], Any]]] = {
-    "method": lambda question: question.method,
+    "method": attrgetter("method"),
     "path": _path,
     "raw_path": _raw_path,
     "query": _query,
     "raw_query": _raw_query,
-    "host": lambda question: question.host,
+    "host": attrgetter("host"),
     "header": lambda question: _header(question.fields),
     "headers": lambda question: _headers(question.fields),
     "remote": _remote,
-    "remote_ip": lambda question: question.remote_ip,
-    "remote_port": lambda question: question.remote_port,
-    "scheme": lambda question: question.scheme,
-    "tunnel": lambda question: question.tunnel,
-    "account": lambda question: question.account,
-    "transport": lambda question: question.transport,
+    "remote_ip": attrgetter("remote_ip"),
+    "remote_port": attrgetter("remote_port"),
+    "scheme": attrgetter("scheme"),
+    "tunnel": attrgetter("tunnel"),
+    "account": attrgetter("account"),
+    "transport": attrgetter("transport"),
     # Filled in by Reading, which knows the networks.
     "within": lambda question: {},
 }
@@ -108,7 +109,10 @@ class Reading:
     :ivar warnings: what an operator should know.
     """
 
-    __slots__ = ("_has", "_keys", "_names", "_networks", "_parts", "lasting", "warnings")
+    __slots__ = (
+        *("_has", "_keys", "_names", "_networks", "_parts", "_timed", "_values"),
+        *("lasting", "warnings"),
+    )
 
     def __init__(self, mentioned: Iterable[str]) -> None:
         names = set(mentioned)
@@ -137,6 +141,10 @@ class Reading:
         }
         self._has: dict[str, dict[str, bool]] = {}
         self._parts = [self._part(field, keys[field]) for field in sorted(self._keys)]
+        self._timed = "time" in self._keys
+        self._values = [
+            (field, self._value(field, keys[field])) for field in self._keys if field != "time"
+        ]
 
     def _part(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
         """What of a question a field is made of."""
@@ -153,6 +161,24 @@ class Reading:
             return lambda question: question.target
         return attrgetter(field) if field not in ALWAYS_NEW else lambda question: None
 
+    def _value(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
+        """How a field is found, and no more of it than is read."""
+        if field == "within":
+            return lambda question: self._within(question.remote_ip)
+        whole = _FIELDS[field]
+        if keys is None:
+            return whole
+        if field in _OF_HEADERS:
+            # A field that nobody reads is not even decoded.
+            made, names = _OF_HEADERS[field], self._names[field]
+            return lambda question: made([p for p in question.fields if p[0].lower() in names])
+
+        def part(question: Question) -> dict[str, Any]:
+            value = whole(question)
+            return {key: value[key] for key in keys if key in value}
+
+        return part
+
     def key(self, package: str, question: Question) -> bytes:
         """What is the same for questions with the same input, only; credentials cannot be told
         from it. A fifth of what it takes to work the input out."""
@@ -164,24 +190,9 @@ class Reading:
 
         :param now: epoch seconds; ``time`` is in nanoseconds, as Rego's functions have it.
         """
-        found: dict[str, Any] = {}
-        for field, keys in self._keys.items():
-            if field == "time":
-                found[field] = int(now() * 1_000_000_000)
-                continue
-            if field == "within":
-                found[field] = self._within(question.remote_ip)
-                continue
-            if keys is None:
-                found[field] = _FIELDS[field](question)
-            elif field in _OF_HEADERS:
-                # A field that nobody reads is not even decoded.
-                names = self._names[field]
-                pairs = [pair for pair in question.fields if pair[0].lower() in names]
-                found[field] = _OF_HEADERS[field](pairs)
-            else:
-                value = _FIELDS[field](question)
-                found[field] = {key: value[key] for key in keys if key in value}
+        found = {field: value(question) for field, value in self._values}
+        if self._timed:
+            found["time"] = int(now() * 1_000_000_000)
         return found
 
     def _within(self, text: str) -> dict[str, bool]:

@@ -7,6 +7,7 @@ the place of one that did.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AnyPolicies", "Evaluators", "Policies", "open_policies"]
 
 AnyPolicies: TypeAlias = "Policies | RemotePolicies"
+Told: TypeAlias = Callable[[Decision], object]
 
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
@@ -47,8 +49,11 @@ class Evaluators(Protocol):
 
     outline: Outline
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        """Evaluate. Fires within the time that there is, and does not errback."""
+    def ask(self, package: str, document: Mapping[str, Any], told: Told) -> None:
+        """Evaluate.
+
+        :param told: called with the decision, once, within the time that there is.
+        """
 
     def close(self) -> None:
         """Evaluate no more."""
@@ -59,8 +64,8 @@ class _Unloaded:
 
     outline = Outline()
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        return succeed(FAILED)
+    def ask(self, package: str, document: Mapping[str, Any], told: Told) -> None:
+        told(FAILED)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -130,18 +135,25 @@ class Policies:
                 self.counts.count(kept, package)
                 return kept
         policies = self._set
-        deciding = policies.ask(package, self._reading.of(question, self._now))
-        return deciding.addCallback(self._decided, package, policies, key)
+        deciding: Deferred[Decision] = Deferred()
+        told = partial(self._decided, deciding, package, policies, key)
+        policies.ask(package, self._reading.of(question, self._now), told)
+        return deciding
 
     def _decided(
-        self, decision: Decision, package: str, policies: Evaluators, key: bytes
-    ) -> Decision:
+        self,
+        deciding: Deferred[Decision],
+        package: str,
+        policies: Evaluators,
+        key: bytes,
+        decision: Decision,
+    ) -> None:
         self.counts.count(decision, package)
         if key and policies is self._set and decision.outcome not in ("error", "timeout"):
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = decision
-        return decision
+        deciding.callback(decision)
 
     # Loading anew
 

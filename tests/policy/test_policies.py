@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,18 +25,27 @@ CLIENT = "package auth.client\nallow := 1\n"
 
 
 class Asked(Inline):
-    """Counts what it is asked; while ``late`` is set, that is the answer.
+    """Counts what it is asked; while ``late`` is set, that is the answer; while ``held`` is,
+    there is none yet.
 
     :ivar runs: of all of them.
     """
 
     runs = 0
     late: Decision | None = None
+    held: list[Callable[[Decision], object]] | None = None
     closed = False
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+    def ask(
+        self, package: str, document: Mapping[str, Any], told: Callable[[Decision], object]
+    ) -> None:
         Asked.runs += 1
-        return succeed(Asked.late) if Asked.late else super().ask(package, document)
+        if Asked.held is not None:
+            Asked.held.append(told)
+        elif Asked.late:
+            told(Asked.late)
+        else:
+            super().ask(package, document, told)
 
     def close(self) -> None:
         self.closed = True
@@ -52,6 +61,7 @@ class PoliciesTests(SynchronousTestCase):
         self.loaded: list[Asked] = []
         self.patch(Asked, "runs", 0)
         self.patch(Asked, "late", None)
+        self.patch(Asked, "held", None)
 
     def load(self, paths: Sequence[str]) -> Deferred[Asked]:
         def begin() -> Asked:
@@ -140,6 +150,20 @@ class PoliciesTests(SynchronousTestCase):
         starting = Deferred.fromCoroutine(policies.start())
         self.failureResultOf(starting, PolicyInvalid)
         self.assertEqual(self.outcome(policies), "error")
+
+    def test_left(self) -> None:
+        """A visitor who leaves before there is a decision harms nobody."""
+        policies = self.policies(server=SERVER)
+        held = Asked.held = []
+        left, stays = (policies.decide("auth.server", question()) for _ in range(2))
+        assert isinstance(left, Deferred)
+        assert isinstance(stays, Deferred)
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        for told in held:
+            told(Decision("allowed"))
+        self.assertEqual(self.successResultOf(stays).outcome, "allowed")
+        self.assertEqual(policies.counts.by_outcome["allowed"], 2)
 
     def test_asked_while_loading(self) -> None:
         """Who comes while the server starts is judged by the policies, a little later."""
