@@ -6,7 +6,7 @@ ours. Only fields that a policy mentions are worked out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from operator import attrgetter
@@ -17,7 +17,7 @@ from exposr_tx.interfaces import Question
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-__all__ = ["ALL_FIELDS", "ALWAYS_NEW", "FIELDS", "Reading", "completed"]
+__all__ = ["ALL_FIELDS", "FIELDS", "MOMENT", "PASSING", "Reading", "completed"]
 
 
 def _path(question: Question) -> str:
@@ -86,11 +86,10 @@ ALL_FIELDS: Final = "*"
 FIELDS: Final = frozenset({*_FIELDS, "time"})
 #: Fields of which one key may be all that is read.
 _OBJECTS: Final = frozenset({"header", "headers", "query", "within"})
-#: Fields that differ from one connection, or moment, to the next: what was decided with one of
-#: them is of no use for the next request.
-ALWAYS_NEW: Final = frozenset({"time", "remote", "remote_port"})
-
-
+#: Fields that differ from one connection, or moment, to the next.
+PASSING: Final = frozenset({"time", "remote", "remote_port"})
+#: Seconds for which a decision that was made with ``time`` may stand for later ones, at most.
+MOMENT: Final = 0.1
 #: Addresses of which it is known in which networks they are.
 MAX_KNOWN: Final = 4096
 
@@ -105,17 +104,21 @@ class Reading:
 
     :param mentioned: fields, as ``method`` or, where one key of an object is read,
         ``header.Authorization``; ALL_FIELDS for all there is. The keys of ``within`` are networks.
-    :ivar lasting: whether the same input is likely to come again.
+    :param overlooked: fields in which questions with the same key may differ.
+    :ivar timed: whether ``time`` is read.
     :ivar warnings: what an operator should know.
     """
 
     __slots__ = (
-        *("_has", "_keys", "_names", "_networks", "_parts", "_timed", "_values"),
-        *("lasting", "warnings"),
+        *("_has", "_keys", "_names", "_networks", "_overlooked", "_parts", "_values"),
+        *("timed", "warnings"),
     )
 
-    def __init__(self, mentioned: Iterable[str]) -> None:
+    def __init__(
+        self, mentioned: Iterable[str], overlooked: Collection[str] = frozenset({"time"})
+    ) -> None:
         names = set(mentioned)
+        self._overlooked = overlooked
         self._networks = {
             name.partition(".")[2]: ip_network(name.partition(".")[2], strict=False)
             for name in names
@@ -134,14 +137,13 @@ class Reading:
             for name in sorted(keys.keys() - FIELDS)
         ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
-        self.lasting = not keys.keys() & ALWAYS_NEW
+        self.timed = "time" in keys
         self._names = {
             field: {key.lower().encode() for key in self._keys.get(field) or ()}
             for field in _OF_HEADERS
         }
         self._has: dict[str, dict[str, bool]] = {}
         self._parts = [self._part(field, keys[field]) for field in sorted(self._keys)]
-        self._timed = "time" in self._keys
         self._values = [
             (field, self._value(field, keys[field])) for field in self._keys if field != "time"
         ]
@@ -159,7 +161,11 @@ class Reading:
             return lambda question: question.target.partition(b"?")[0]
         if field in ("query", "raw_query"):
             return lambda question: question.target
-        return attrgetter(field) if field not in ALWAYS_NEW else lambda question: None
+        if field in self._overlooked:
+            return lambda question: None
+        if field == "remote":
+            return attrgetter("remote_ip", "remote_port")
+        return attrgetter(field)
 
     def _value(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
         """How a field is found, and no more of it than is read."""
@@ -191,7 +197,7 @@ class Reading:
         :param now: epoch seconds; ``time`` is in nanoseconds, as Rego's functions have it.
         """
         found = {field: value(question) for field, value in self._values}
-        if self._timed:
+        if self.timed:
             found["time"] = int(now() * 1_000_000_000)
         return found
 

@@ -20,7 +20,7 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.counts import Counts
-from exposr_tx.policy.document import Reading
+from exposr_tx.policy.document import MOMENT, Reading
 from exposr_tx.policy.sources import read_sources, signature
 from exposr_tx.policy.verdict import FAILED
 from exposr_tx.policy.workers import load, start
@@ -95,6 +95,8 @@ class Policies:
         self._load = load
         self._clock = clock
         self._now = now
+        self._kept: dict[bytes, Decision] = {}
+        self._moment = 0.0
         self._use(_Unloaded())
         self._signature: Any = ()
         self._before: list[Evaluators] = []
@@ -127,32 +129,35 @@ class Policies:
             waiting: Deferred[None] = Deferred()
             self._early.append(waiting)
             return waiting.addCallback(lambda _: self.decide(package, question))
-        key = b""
-        if self._lasting:
-            key = self._reading.key(package, question)
-            kept = self._kept.get(key)
-            if kept is not None:
-                self.counts.count(kept, package)
-                return kept
-        policies = self._set
+        key, reading = b"", self._reading
+        if not self._set.outline.changing:
+            if reading.timed and (moment := self._now() // MOMENT) != self._moment:
+                self._moment = moment
+                self._kept = {}
+            key = reading.key(package, question)
+            decision = self._kept.get(key)
+            if decision is not None:
+                self.counts.count(decision, package)
+                return decision
         deciding: Deferred[Decision] = Deferred()
-        told = partial(self._decided, deciding, package, policies, key)
-        policies.ask(package, self._reading.of(question, self._now), told)
+        told = partial(self._decided, deciding, package, self._kept, key)
+        self._set.ask(package, reading.of(question, self._now), told)
         return deciding
 
     def _decided(
         self,
         deciding: Deferred[Decision],
         package: str,
-        policies: Evaluators,
+        kept: dict[bytes, Decision],
         key: bytes,
         decision: Decision,
     ) -> None:
         self.counts.count(decision, package)
-        if key and policies is self._set and decision.outcome not in ("error", "timeout"):
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[key] = decision
+        # To be kept with those of its set and moment, which may be over.
+        if key and decision.outcome not in ("error", "timeout"):
+            if len(kept) >= MAX_KEPT:
+                kept.clear()
+            kept[key] = decision
         deciding.callback(decision)
 
     # Loading anew
@@ -186,8 +191,7 @@ class Policies:
     def _use(self, policies: Evaluators) -> None:
         self._set = policies
         self._reading = Reading(policies.outline.fields)
-        self._lasting = self._reading.lasting and not policies.outline.changing
-        self._kept: dict[bytes, Decision] = {}
+        self._kept = {}
 
     def reload(self) -> Deferred[bool]:
         """What SIGHUP asks for: tell what was decided, and take the files as they are now, all or

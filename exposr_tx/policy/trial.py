@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Compiled
-from exposr_tx.policy.document import completed
+from exposr_tx.policy.document import MOMENT, completed
 from exposr_tx.policy.sources import read_sources
 
 __all__ = ["trial"]
@@ -93,5 +93,9 @@ def _explain(
     out.write(f"input: {json.dumps(read, ensure_ascii=False, sort_keys=True)}\n")
     for rule, value in loaded.rules(package, read):
         out.write(f"{package}.{rule}: {value}\n")
-    kept = "kept for the same input" if loaded.lasting else "made anew for each request"
+    kept = "kept for the same input"
+    if loaded.outline.changing:
+        kept = "made anew for each request"
+    elif loaded.reading.timed:
+        kept += f", for {MOMENT:g} s at most"
     out.write(f"{package}: {_WHY[decision.outcome]}; {milliseconds:.2f} ms; {kept}\n")

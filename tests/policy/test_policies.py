@@ -72,7 +72,7 @@ class PoliciesTests(SynchronousTestCase):
 
     def policies(self, **files: str) -> Policies:
         self.folder = Folder(self, **files)
-        made = Policies([self.folder.path], self.load, self.clock, lambda: 0.0)
+        made = Policies([self.folder.path], self.load, self.clock, self.clock.seconds)
         self.successResultOf(Deferred.fromCoroutine(made.start()))
         self.addCleanup(made.stop)
         return made
@@ -127,12 +127,41 @@ class PoliciesTests(SynchronousTestCase):
             self.assertEqual(self.outcome(policies), "allowed")
         self.assertEqual(self.outcome(policies, fields=[], remote_port=1), "allowed")
         self.assertEqual(Asked.runs, 1)
-        for field in ("input.time", "input.remote", "time.now_ns()"):
+        policies = self.policies(server="package auth.server\nallow if time.now_ns() != 1")
+        Asked.runs = 0
+        self.outcome(policies)
+        self.outcome(policies)
+        self.assertEqual(Asked.runs, 2)
+
+    def test_kept_for_a_connection(self) -> None:
+        """Where the port is read, each connection has its own decision, and keeps it."""
+        for field in ("input.remote", "input.remote_port"):
             policies = self.policies(server=f"package auth.server\nallow if {field} != 1")
             Asked.runs = 0
-            self.outcome(policies)
-            self.outcome(policies)
+            for port in (1, 2, 1, 2):
+                self.outcome(policies, remote_port=port)
             self.assertEqual(Asked.runs, 2, field)
+            self.outcome(policies, remote_port=2, remote_ip="198.51.100.8")
+            self.assertEqual(Asked.runs, 2 + (field == "input.remote"), field)
+
+    def test_kept_for_a_moment(self) -> None:
+        """Where the time is read, a decision holds for a tenth of a second at most; one that comes
+        later is of no use for the next request."""
+        text = f"package auth.server\nallow if input.time < {2 * 10**9}"
+        policies = self.policies(server=text)
+        self.clock.advance(1.95 - self.clock.seconds())
+        held = Asked.held = []
+        early = policies.decide("auth.server", question())
+        Asked.held = None
+        Asked.runs = 0
+        self.assertEqual([self.outcome(policies) for _ in range(2)], ["allowed"] * 2)
+        self.assertEqual(Asked.runs, 1)
+        self.clock.advance(0.1)
+        held[0](Decision("allowed"))
+        assert isinstance(early, Deferred)
+        self.assertEqual(self.successResultOf(early).outcome, "allowed")
+        self.assertEqual([self.outcome(policies) for _ in range(2)], ["denied"] * 2)
+        self.assertEqual(Asked.runs, 2)
 
     def test_too_slow(self) -> None:
         """What is late denies, and is asked anew the next time."""
@@ -309,7 +338,8 @@ class CidrTests(SynchronousTestCase):
         }.items():
             text = f'package p\nallow if net.cidr_contains("{network}", input.remote)'
             policies = compiled(Folder(self, p=text))
-            self.assertTrue(policies.lasting)
+            keys = {policies.reading.key("p", question(remote_port=port)) for port in (1, 2)}
+            self.assertEqual(len(keys), 1)
             for ip, outcome in zip(
                 ("198.51.100.7", "198.51.100.200", "2001:db8::1"), outcomes, strict=True
             ):
