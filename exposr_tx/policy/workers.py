@@ -1,10 +1,10 @@
 """The processes that evaluate policies, as the server sees them.
 
-Each of them (:mod:`worker`) has the whole set. One of them is asked at the end of the
-reactor's turn; what is asked while it works is gathered until it has answered, and
-goes to it in one message: a message costs 250 µs, a question in it 20 besides its
-evaluation. Where it takes long, another one is asked. A process that ends is replaced;
-what it was asked is denied.
+Each of them (:mod:`worker`) has the whole set. One of them is asked at the end of a
+round; what is asked while it works is gathered until it has answered, and goes to it
+in one message: a message costs 250 µs, a question in it 10 besides its evaluation.
+Where it takes long, another one is asked. A process that ends is replaced; what it was
+asked is denied.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["PROCESSES", "Workers", "load", "start"]
 PROCESSES: Final = 2
 #: Questions in one message, at most.
 SHARE: Final = 64
-#: Seconds after which a process that works is not waited for, and another one is asked: a quarter
-#: more requests per second than where whoever is idle is asked at once.
-PATIENCE: Final = 0.001
+#: Share of the time to decide after which a process that works is not waited for, and another one
+#: is asked. Waiting for it makes fewer and larger messages.
+PATIENCE: Final = 0.1
 #: Questions that there may be; more are denied as late at once.
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
@@ -190,6 +190,7 @@ class Workers:
         self._reactor = reactor
         self._sources = sources
         self._budget = budget
+        self._patience = PATIENCE * budget
         self._workers: list[_Worker] = []
         self._number = 0
         # By number, and so by time: all have as long.
@@ -244,7 +245,7 @@ class Workers:
         one has only begun, it may well be done first, and takes all there is."""
         busy = [worker.since for worker in self._workers if worker.asked]
         if len(busy) < len(self._workers):
-            delay = max(busy) + PATIENCE - self._reactor.seconds() if busy else 0.0
+            delay = max(busy) + self._patience - self._reactor.seconds() if busy else 0.0
             self._flushing = True
             if delay > 0.0:
                 self._reactor.callLater(delay, self._flush)
@@ -254,7 +255,7 @@ class Workers:
     def _flush(self) -> None:
         self._flushing = False
         now = self._reactor.seconds()
-        if all(worker.since <= now - PATIENCE for worker in self._workers if worker.asked):
+        if all(worker.since <= now - self._patience for worker in self._workers if worker.asked):
             idle = next((worker for worker in self._workers if not worker.asked), None)
             if idle is not None:
                 self.give(idle)
