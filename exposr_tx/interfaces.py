@@ -49,7 +49,7 @@ class Tls:
 @dataclass(slots=True)
 class Question:
     """What a policy is asked about: a visitor's request, or a client that wants to connect. Not to
-    be changed; made for each request, in half the time that a frozen one takes.
+    be changed; not frozen only because that takes twice as long to make.
 
     :ivar target: the request's target as it is forwarded; empty where there is no head (TCP).
     :ivar fields: the header fields as they are forwarded, in their spelling; without Host.

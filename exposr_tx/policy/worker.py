@@ -23,8 +23,8 @@ from exposr_tx.policy.verdict import PLAIN
 
 __all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
 
-#: Seconds for which answers are gathered before they are sent. A quarter of it, and of the server's
-#: patience, cost all processes a tenth more CPU per request.
+#: Seconds for which answers are gathered before they are sent. A quarter of it, with a fifth of the
+#: server's patience, cost all processes together a tenth more CPU per request.
 GATHERING: Final = 0.002
 #: Seconds over its time after which an evaluation is taken to go on for ever: the process ends.
 STUCK: Final = 1.0

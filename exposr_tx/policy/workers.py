@@ -41,9 +41,9 @@ __all__ = ["PROCESSES", "Workers", "load", "start"]
 PROCESSES: Final = 2
 #: Questions in one message, at most.
 SHARE: Final = 64
-#: Share of the time to decide after which a process that works is not waited for, and another one
-#: is asked. Waiting for it makes fewer and larger messages.
-PATIENCE: Final = 0.1
+#: Seconds after which a process that works is not waited for, and another one is asked; a tenth of
+#: the time to decide, where that is less. Waiting for it makes fewer and larger messages.
+PATIENCE: Final = 0.005
 #: Questions that there may be; more are denied as late at once.
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
@@ -190,7 +190,7 @@ class Workers:
         self._reactor = reactor
         self._sources = sources
         self._budget = budget
-        self._patience = PATIENCE * budget
+        self._patience = min(PATIENCE, budget / 10)
         self._workers: list[_Worker] = []
         self._number = 0
         # By number, and so by time: all have as long.

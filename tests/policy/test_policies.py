@@ -381,3 +381,13 @@ class TrialTests(SynchronousTestCase):
         self.assertIn("the rule allow holds", out)
         _, out, _ = self.run_trial(text, {}, True)
         self.assertIn("auth.server.third: undefined\n", out)
+
+    def test_explain_how_long(self) -> None:
+        """--explain tells how long a decision holds."""
+        for read, how_long in (
+            ("input.method", "kept for the same input\n"),
+            ("input.time", "kept for the same input, for 0.1 s at most\n"),
+            ("time.now_ns()", "made anew for each request\n"),
+        ):
+            _, out, _ = self.run_trial(f"package auth.server\nallow if {read} != 1", {}, True)
+            self.assertIn(how_long, out)

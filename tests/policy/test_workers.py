@@ -12,14 +12,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.interfaces import Decision
-from exposr_tx.policy import workers
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame, serve
-from exposr_tx.policy.workers import SHARE, Workers
+from exposr_tx.policy.workers import PATIENCE, SHARE, Workers
 from tests.policy.folder import SKIP
 
 BUDGET = 0.05
-PATIENCE = workers.PATIENCE * BUDGET
 TEXT = """package auth.server
 
 allow if input.path == "/a"
