@@ -46,9 +46,10 @@ class Tls:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
-    """What a policy is asked about: a visitor's request, or a client that wants to connect.
+    """What a policy is asked about: a visitor's request, or a client that wants to connect. Not to
+    be changed; not frozen only because that takes twice as long to make.
 
     :ivar target: the request's target as it is forwarded; empty where there is no head (TCP).
     :ivar fields: the header fields as they are forwarded, in their spelling; without Host.

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
-    "policy": {"direct"},
+    "policy": {"direct", "rounds"},
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},

@@ -24,7 +24,7 @@ from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of, unwrapped
-from exposr_tx.interfaces import Origin, VirtualHost
+from exposr_tx.interfaces import Origin, Question, VirtualHost
 from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
 
@@ -49,11 +49,13 @@ class VisitorConnection(Protocol):
 
     :ivar write: writes to the visitor.
     :ivar deadline: when to give up what is being waited for; see Deadlines.
+    :ivar asked: the last request that a policy was asked about, where it went, and the question.
     """
 
     transport: Any
     factory: HTTPIngressFactory
     write: Callable[[bytes], None]
+    asked: tuple[Request, VirtualHost, Question] | None = None
 
     def __init__(self, factory: HTTPIngressFactory) -> None:
         self.factory = factory

@@ -27,7 +27,7 @@ class Outline:
 
     :ivar packages: what is there.
     :ivar fields: what of the input is read; see Reading.
-    :ivar changing: whether the same input may get another decision at another time.
+    :ivar changing: whether even the same input may get another decision.
     """
 
     packages: frozenset[str] = frozenset()
@@ -42,7 +42,6 @@ class Compiled:
     """Policies that can be evaluated; one at a time.
 
     :ivar reading: what of the input is read.
-    :ivar lasting: whether the same input always gets the same decision.
     :ivar warnings: what an operator should know.
 
     Raises PolicyInvalid.
@@ -64,10 +63,6 @@ class Compiled:
 
     def __repr__(self) -> str:
         return f"<Compiled {self.outline!r}>"
-
-    @property
-    def lasting(self) -> bool:
-        return self.reading.lasting and not self.outline.changing
 
     @property
     def warnings(self) -> list[str]:

@@ -6,7 +6,7 @@ ours. Only fields that a policy mentions are worked out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from operator import attrgetter
@@ -17,11 +17,12 @@ from exposr_tx.interfaces import Question
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-__all__ = ["ALL_FIELDS", "ALWAYS_NEW", "FIELDS", "Reading", "completed"]
+__all__ = ["ALL_FIELDS", "FIELDS", "PASSING", "Reading", "completed"]
 
 
 def _path(question: Question) -> str:
-    return unquote(_raw_path(question))
+    path = _raw_path(question)
+    return unquote(path) if "%" in path else path
 
 
 def _raw_path(question: Question) -> str:
@@ -60,21 +61,21 @@ def _remote(question: Question) -> str:
 
 #: Each field and how it is found; ``time`` comes from the clock.
 _FIELDS: Final[Mapping[str, Callable[[Question], Any]]] = {
-    "method": lambda question: question.method,
+    "method": attrgetter("method"),
     "path": _path,
     "raw_path": _raw_path,
     "query": _query,
     "raw_query": _raw_query,
-    "host": lambda question: question.host,
+    "host": attrgetter("host"),
     "header": lambda question: _header(question.fields),
     "headers": lambda question: _headers(question.fields),
     "remote": _remote,
-    "remote_ip": lambda question: question.remote_ip,
-    "remote_port": lambda question: question.remote_port,
-    "scheme": lambda question: question.scheme,
-    "tunnel": lambda question: question.tunnel,
-    "account": lambda question: question.account,
-    "transport": lambda question: question.transport,
+    "remote_ip": attrgetter("remote_ip"),
+    "remote_port": attrgetter("remote_port"),
+    "scheme": attrgetter("scheme"),
+    "tunnel": attrgetter("tunnel"),
+    "account": attrgetter("account"),
+    "transport": attrgetter("transport"),
     # Filled in by Reading, which knows the networks.
     "within": lambda question: {},
 }
@@ -85,11 +86,8 @@ ALL_FIELDS: Final = "*"
 FIELDS: Final = frozenset({*_FIELDS, "time"})
 #: Fields of which one key may be all that is read.
 _OBJECTS: Final = frozenset({"header", "headers", "query", "within"})
-#: Fields that differ from one connection, or moment, to the next: what was decided with one of
-#: them is of no use for the next request.
-ALWAYS_NEW: Final = frozenset({"time", "remote", "remote_port"})
-
-
+#: Fields that differ from one connection, or moment, to the next.
+PASSING: Final = frozenset({"time", "remote", "remote_port"})
 #: Header fields that are never in the input: what is believed of them stands in other fields.
 _UNTOLD: Final = frozenset(
     {"forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
@@ -108,14 +106,21 @@ class Reading:
 
     :param mentioned: fields, as ``method`` or, where one key of an object is read,
         ``header.Authorization``; ALL_FIELDS for all there is. The keys of ``within`` are networks.
-    :ivar lasting: whether the same input is likely to come again.
+    :param overlooked: fields in which questions with the same key may differ.
+    :ivar timed: whether ``time`` is read.
     :ivar warnings: what an operator should know.
     """
 
-    __slots__ = ("_has", "_keys", "_names", "_networks", "_parts", "lasting", "warnings")
+    __slots__ = (
+        *("_has", "_keys", "_names", "_networks", "_overlooked", "_parts", "_values"),
+        *("timed", "warnings"),
+    )
 
-    def __init__(self, mentioned: Iterable[str]) -> None:
+    def __init__(
+        self, mentioned: Iterable[str], overlooked: Collection[str] = frozenset({"time"})
+    ) -> None:
         names = set(mentioned)
+        self._overlooked = overlooked
         self._networks = {
             name.partition(".")[2]: ip_network(name.partition(".")[2], strict=False)
             for name in names
@@ -141,13 +146,16 @@ class Reading:
             if key.lower() in _UNTOLD
         ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
-        self.lasting = not keys.keys() & ALWAYS_NEW
+        self.timed = "time" in keys
         self._names = {
             field: {key.lower().encode() for key in self._keys.get(field) or ()}
             for field in _OF_HEADERS
         }
         self._has: dict[str, dict[str, bool]] = {}
         self._parts = [self._part(field, keys[field]) for field in sorted(self._keys)]
+        self._values = [
+            (field, self._value(field, keys[field])) for field in self._keys if field != "time"
+        ]
 
     def _part(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
         """What of a question a field is made of."""
@@ -162,7 +170,29 @@ class Reading:
             return lambda question: question.target.partition(b"?")[0]
         if field in ("query", "raw_query"):
             return lambda question: question.target
-        return attrgetter(field) if field not in ALWAYS_NEW else lambda question: None
+        if field in self._overlooked:
+            return lambda question: None
+        if field == "remote":
+            return attrgetter("remote_ip", "remote_port")
+        return attrgetter(field)
+
+    def _value(self, field: str, keys: set[str] | None) -> Callable[[Question], Any]:
+        """How a field is found, and no more of it than is read."""
+        if field == "within":
+            return lambda question: self._within(question.remote_ip)
+        whole = _FIELDS[field]
+        if keys is None:
+            return whole
+        if field in _OF_HEADERS:
+            # A field that nobody reads is not even decoded.
+            made, names = _OF_HEADERS[field], self._names[field]
+            return lambda question: made([p for p in question.fields if p[0].lower() in names])
+
+        def part(question: Question) -> dict[str, Any]:
+            value = whole(question)
+            return {key: value[key] for key in keys if key in value}
+
+        return part
 
     def key(self, package: str, question: Question) -> bytes:
         """What is the same for questions with the same input, only; credentials cannot be told
@@ -175,24 +205,9 @@ class Reading:
 
         :param now: epoch seconds; ``time`` is in nanoseconds, as Rego's functions have it.
         """
-        found: dict[str, Any] = {}
-        for field, keys in self._keys.items():
-            if field == "time":
-                found[field] = int(now() * 1_000_000_000)
-                continue
-            if field == "within":
-                found[field] = self._within(question.remote_ip)
-                continue
-            if keys is None:
-                found[field] = _FIELDS[field](question)
-            elif field in _OF_HEADERS:
-                # A field that nobody reads is not even decoded.
-                names = self._names[field]
-                pairs = [pair for pair in question.fields if pair[0].lower() in names]
-                found[field] = _OF_HEADERS[field](pairs)
-            else:
-                value = _FIELDS[field](question)
-                found[field] = {key: value[key] for key in keys if key in value}
+        found = {field: value(question) for field, value in self._values}
+        if self.timed:
+            found["time"] = int(now() * 1_000_000_000)
         return found
 
     def _within(self, text: str) -> dict[str, bool]:

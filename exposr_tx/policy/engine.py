@@ -2,8 +2,8 @@
 
 The one module that knows regopy. What happens for each decision goes to the
 engine's C functions directly: regopy's own objects around them take twice as
-long as evaluating. An :class:`Engine` may be used by any thread, but by one at a
-time.
+long as evaluating, and its declarations of them a fifth more than ours. An
+:class:`Engine` may be used by any thread, but by one at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from ctypes import create_string_buffer
+from ctypes import PyDLL, c_bool, c_double, c_int64, c_void_p, create_string_buffer
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final
 
@@ -28,8 +29,10 @@ _USUAL: Final = {
     b'{"expressions":[true]}': True,
     b'{"expressions":[false]}': False,
 }
-#: What JSON spells as it is.
-_AS_IT_IS: Final = re.compile(r"[ !#-\[\]-~]*")
+#: Bytes of a result that are read at once.
+_SIZE: Final = 4096
+#: Keys of objects of which it is kept how they are spelled; headers' names among them.
+_KEYS: Final = 1024
 
 #: What is compiled where no package has an ``allow``.
 _NOTHING: Final = "exposr_tx/nothing"
@@ -75,7 +78,8 @@ class Engine:
             shared: Any = import_module("regopy.rego_shared")
         except (ImportError, OSError) as problem:
             raise MissingExtra(f"{MISSING} ({problem})") from None
-        self._functions = shared.rego
+        self._functions = _Functions(shared.path)
+        self._buffer = create_string_buffer(_SIZE)
         self._rego = regopy.Interpreter()
         self._rego.log_level = regopy.LogLevel.NONE
         paths = {package: f"{package.replace('.', '/')}/{rule}" for package in entries}
@@ -88,79 +92,117 @@ class Engine:
             raise PolicyInvalid(_said(modules, str(problem))) from None
         if not self._bundle.ok():
             raise PolicyInvalid(_said(modules, ""))
+        self._asked = c_void_p(self._rego._impl), c_void_p(self._bundle._impl)
 
     def evaluate(self, package: str, document: Mapping[str, Any]) -> Any:
         """The value of a package's rule, or UNDEFINED. Raises EvaluationFailed."""
-        functions, rego = self._functions, self._rego._impl
-        given = functions.regoNewInput()
+        functions, (rego, bundle) = self._functions, self._asked
+        given = c_void_p(functions.new_input())
         try:
             self._add(given, document)
-            if functions.regoSetInput(rego, given):
+            if functions.set_input(rego, given):
                 raise EvaluationFailed("the engine takes no such input")
         finally:
-            functions.regoFreeInput(given)
-        entry = self._entries[package]
-        output = functions.regoBundleQueryEntrypoint(rego, self._bundle._impl, entry)
+            functions.free_input(given)
+        output = c_void_p(functions.query(rego, bundle, self._entries[package]))
         if not output:
             raise EvaluationFailed("the engine gives no result")
         try:
             return self._result(output)
         finally:
-            functions.regoFreeOutput(output)
+            functions.free_output(output)
 
-    def _add(self, given: int, value: Any) -> None:
+    def _add(self, given: c_void_p, value: Any) -> None:
         """Put a value on the stack that an input is built with."""
         functions = self._functions
         kind = type(value)
         if kind is str:
-            failed = functions.regoInputString(given, _spelled(value))
+            failed = functions.string(given, _spelled(value))
         elif kind is dict:
             for key, item in value.items():
-                functions.regoInputString(given, _spelled(key))
+                functions.string(given, _key(key))
                 self._add(given, item)
-                functions.regoInputObjectItem(given)
-            failed = functions.regoInputObject(given, len(value))
+                functions.item(given)
+            failed = functions.object(given, len(value))
         elif kind is list:
             for item in value:
                 self._add(given, item)
-            failed = functions.regoInputArray(given, len(value))
+            failed = functions.array(given, len(value))
         elif kind is bool:
-            failed = functions.regoInputBoolean(given, value)
+            failed = functions.boolean(given, c_bool(value))
         elif kind is int:
-            failed = functions.regoInputInt(given, value)
+            failed = functions.int(given, c_int64(value))
         elif kind is float:
-            failed = functions.regoInputFloat(given, value)
+            failed = functions.float(given, c_double(value))
         elif value is None:
-            failed = functions.regoInputNull(given)
+            failed = functions.null(given)
         else:
             raise EvaluationFailed(f"no input has a {kind.__name__}")
         if failed:
             raise EvaluationFailed("the engine takes no such input")
 
-    def _result(self, output: int) -> Any:
-        functions = self._functions
-        if not functions.regoOutputOk(output):
+    def _result(self, output: c_void_p) -> Any:
+        functions, buffer = self._functions, self._buffer
+        if not functions.ok(output):
             raise EvaluationFailed("the engine reports an error")
-        size = functions.regoOutputJSONSize(output)
-        text = create_string_buffer(size)
-        if functions.regoOutputJSON(output, text, size):
-            raise EvaluationFailed("the engine's result cannot be read")
-        if text.value in _USUAL:
-            return _USUAL[text.value]
+        if functions.json(output, buffer, _SIZE):
+            size = functions.json_size(output)
+            buffer = create_string_buffer(size)
+            if functions.json(output, buffer, size):
+                raise EvaluationFailed("the engine's result cannot be read")
+        text = buffer.value
+        if text in _USUAL:
+            return _USUAL[text]
         try:
-            found = json.loads(text.value)
+            found = json.loads(text)
         except ValueError:
             raise EvaluationFailed("the engine's result cannot be read") from None
         first = found[0] if isinstance(found, list) else found
         return first["expressions"][0] if first.get("expressions") else UNDEFINED
 
 
+class _Functions:
+    """The engine's C functions for decisions.
+
+    Without declared arguments each is called in half the time; who calls gives pointers and
+    numbers wider than an int as values of ctypes. They keep the interpreter meanwhile: to hand it
+    over costs more than what most of them do.
+
+    :param path: where the library is.
+    """
+
+    def __init__(self, path: str) -> None:
+        library = PyDLL(path)
+        self.new_input = library.regoNewInput
+        self.free_input = library.regoFreeInput
+        self.set_input = library.regoSetInput
+        self.string = library.regoInputString
+        self.item = library.regoInputObjectItem
+        self.object = library.regoInputObject
+        self.array = library.regoInputArray
+        self.boolean = library.regoInputBoolean
+        self.int = library.regoInputInt
+        self.float = library.regoInputFloat
+        self.null = library.regoInputNull
+        self.query = library.regoBundleQueryEntrypoint
+        self.free_output = library.regoFreeOutput
+        self.ok = library.regoOutputOk
+        self.json = library.regoOutputJSON
+        self.json_size = library.regoOutputJSONSize
+        self.new_input.restype = self.query.restype = c_void_p
+        self.free_input.restype = self.free_output.restype = None
+        self.ok.restype = c_bool
+
+
 def _spelled(text: str) -> bytes:
     """A string as JSON spells it: so the engine keeps what stands in a policy, and it compares
     what it keeps (tried: a quote as it is equals no literal)."""
-    if _AS_IT_IS.fullmatch(text):
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text.encode()
     return json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+
+
+_key = lru_cache(_KEYS)(_spelled)
 
 
 def _said(modules: Sequence[Module], problem: str) -> str:

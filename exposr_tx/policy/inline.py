@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from twisted.internet.defer import Deferred, succeed
 
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Compiled
@@ -24,8 +22,10 @@ class Inline:
         self._compiled = Compiled(read_sources(paths))
         self.outline = self._compiled.outline
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        return succeed(self._compiled.evaluate(package, document))
+    def ask(
+        self, package: str, document: Mapping[str, Any], told: Callable[[Decision], object]
+    ) -> None:
+        told(self._compiled.evaluate(package, document))
 
     def close(self) -> None:
         """There is nothing to end."""

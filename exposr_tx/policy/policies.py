@@ -7,6 +7,7 @@ the place of one that did.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["AnyPolicies", "Evaluators", "Policies", "open_policies"]
 
 AnyPolicies: TypeAlias = "Policies | RemotePolicies"
+Told: TypeAlias = Callable[[Decision], object]
 
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
@@ -47,8 +49,11 @@ class Evaluators(Protocol):
 
     outline: Outline
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        """Evaluate. Fires within the time that there is, and does not errback."""
+    def ask(self, package: str, document: Mapping[str, Any], told: Told) -> None:
+        """Evaluate.
+
+        :param told: called with the decision, once, within the time that there is.
+        """
 
     def close(self) -> None:
         """Evaluate no more."""
@@ -59,8 +64,8 @@ class _Unloaded:
 
     outline = Outline()
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        return succeed(FAILED)
+    def ask(self, package: str, document: Mapping[str, Any], told: Told) -> None:
+        told(FAILED)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -90,6 +95,7 @@ class Policies:
         self._load = load
         self._clock = clock
         self._now = now
+        self._kept: dict[bytes, Decision] = {}
         self._use(_Unloaded())
         self._signature: Any = ()
         self._before: list[Evaluators] = []
@@ -122,26 +128,33 @@ class Policies:
             waiting: Deferred[None] = Deferred()
             self._early.append(waiting)
             return waiting.addCallback(lambda _: self.decide(package, question))
-        key = b""
-        if self._lasting:
-            key = self._reading.key(package, question)
-            kept = self._kept.get(key)
-            if kept is not None:
-                self.counts.count(kept, package)
-                return kept
-        policies = self._set
-        deciding = policies.ask(package, self._reading.of(question, self._now))
-        return deciding.addCallback(self._decided, package, policies, key)
+        key, reading = b"", self._reading
+        if not (self._set.outline.changing or reading.timed):
+            key = reading.key(package, question)
+            decision = self._kept.get(key)
+            if decision is not None:
+                self.counts.count(decision, package)
+                return decision
+        deciding: Deferred[Decision] = Deferred()
+        told = partial(self._decided, deciding, package, self._kept, key)
+        self._set.ask(package, reading.of(question, self._now), told)
+        return deciding
 
     def _decided(
-        self, decision: Decision, package: str, policies: Evaluators, key: bytes
-    ) -> Decision:
+        self,
+        deciding: Deferred[Decision],
+        package: str,
+        kept: dict[bytes, Decision],
+        key: bytes,
+        decision: Decision,
+    ) -> None:
         self.counts.count(decision, package)
-        if key and policies is self._set and decision.outcome not in ("error", "timeout"):
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[key] = decision
-        return decision
+        # To be kept with those of its set, which may be over.
+        if key and decision.outcome not in ("error", "timeout"):
+            if len(kept) >= MAX_KEPT:
+                kept.clear()
+            kept[key] = decision
+        deciding.callback(decision)
 
     # Loading anew
 
@@ -174,8 +187,7 @@ class Policies:
     def _use(self, policies: Evaluators) -> None:
         self._set = policies
         self._reading = Reading(policies.outline.fields)
-        self._lasting = self._reading.lasting and not policies.outline.changing
-        self._kept: dict[bytes, Decision] = {}
+        self._kept = {}
 
     def reload(self) -> Deferred[bool]:
         """What SIGHUP asks for: tell what was decided, and take the files as they are now, all or

@@ -37,7 +37,7 @@ from zope.interface import implementer
 
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.counts import Counts
-from exposr_tx.policy.document import ALL_FIELDS, Reading
+from exposr_tx.policy.document import ALL_FIELDS, PASSING, Reading
 from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class RemotePolicies:
         self._now = now
         self._budget = budget
         self._keep = keep
-        self._reading = Reading([ALL_FIELDS])
+        self._reading = Reading([ALL_FIELDS], overlooked=PASSING)
         self._kept: dict[bytes, tuple[float, Decision]] = {}
         self._free = DeferredSemaphore(MAX_CONNECTIONS)
         self.counts = Counts(

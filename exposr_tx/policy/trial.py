@@ -93,5 +93,6 @@ def _explain(
     out.write(f"input: {json.dumps(read, ensure_ascii=False, sort_keys=True)}\n")
     for rule, value in loaded.rules(package, read):
         out.write(f"{package}.{rule}: {value}\n")
-    kept = "kept for the same input" if loaded.lasting else "made anew for each request"
+    anew = loaded.outline.changing or loaded.reading.timed
+    kept = "made anew for each request" if anew else "kept for the same input"
     out.write(f"{package}: {_WHY[decision.outcome]}; {milliseconds:.2f} ms; {kept}\n")

@@ -23,12 +23,15 @@ from exposr_tx.policy.verdict import PLAIN
 
 __all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
 
-#: Seconds for which answers are gathered before they are sent.
-GATHERING: Final = 0.0005
+#: Seconds for which answers are gathered before they are sent. A quarter of it, with a fifth of the
+#: server's patience, cost all processes together a tenth more CPU per request.
+GATHERING: Final = 0.002
 #: Seconds over its time after which an evaluation is taken to go on for ever: the process ends.
 STUCK: Final = 1.0
 #: Seconds for compiling.
 STUCK_COMPILING: Final = 60.0
+#: Bytes read at once: what is larger, the allocator asks the system for, each time.
+_READ: Final = 1 << 16
 _LENGTH: Final = 4
 
 
@@ -121,5 +124,5 @@ def _answer(
 
 def _messages(connection: socket.socket) -> Iterator[Any]:
     frames = Frames()
-    while data := connection.recv(1 << 18):
+    while data := connection.recv(_READ):
         yield from frames.receive(data)

@@ -1,10 +1,10 @@
 """The processes that evaluate policies, as the server sees them.
 
-Each of them (:mod:`worker`) has the whole set. One of them is asked at the end of the
-reactor's turn; what is asked while it works is gathered until it has answered, and
-goes to it in one message: a message costs 250 µs, a question in it 20 besides its
-evaluation. Where it takes long, another one is asked. A process that ends is replaced;
-what it was asked is denied.
+Each of them (:mod:`worker`) has the whole set. One of them is asked at the end of a
+round; what is asked while it works is gathered until it has answered, and goes to it
+in one message: a message costs 250 µs, a question in it 10 besides its evaluation.
+Where it takes long, another one is asked. A process that ends is replaced; what it was
+asked is denied.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -31,6 +30,7 @@ from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.sources import Source, read_sources
 from exposr_tx.policy.verdict import FAILED, LATE, PLAIN
 from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame
+from exposr_tx.rounds import rounds_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -41,9 +41,9 @@ __all__ = ["PROCESSES", "Workers", "load", "start"]
 PROCESSES: Final = 2
 #: Questions in one message, at most.
 SHARE: Final = 64
-#: Seconds after which a process that works is not waited for, and another one is asked: a quarter
-#: more requests per second than where whoever is idle is asked at once.
-PATIENCE: Final = 0.001
+#: Seconds after which a process that works is not waited for, and another one is asked; a tenth of
+#: the time to decide, where that is less. Waiting for it makes fewer and larger messages.
+PATIENCE: Final = 0.005
 #: Questions that there may be; more are denied as late at once.
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
@@ -155,11 +155,11 @@ class _Worker(Protocol):
         read_directly(self.transport, self.dataReceived)
 
     def dataReceived(self, data: bytes) -> None:
+        answered = self._workers.answered
         for answers in self._frames.receive(data):
-            for number, outcome, *members in answers:
+            for number, *members in answers:
                 self.asked.discard(number)
-                decision = Decision(outcome, *members) if members else PLAIN[outcome]
-                self._workers.answered(number, decision)
+                answered(number, Decision(*members) if members[1:] else PLAIN[members[0]])
         if not self.asked:
             self._workers.give(self)
 
@@ -190,11 +190,12 @@ class Workers:
         self._reactor = reactor
         self._sources = sources
         self._budget = budget
+        self._patience = min(PATIENCE, budget / 10)
         self._workers: list[_Worker] = []
         self._number = 0
-        self._asked: dict[int, Deferred[Decision]] = {}
+        # By number, and so by time: all have as long.
+        self._asked: dict[int, tuple[float, Callable[[Decision], object]]] = {}
         self._gathered: list[tuple[int, str, Mapping[str, Any]]] = []
-        self._limits: deque[tuple[float, int]] = deque()
         self._timer: IDelayedCall | None = None
         self._flushing = False
         self._closed = False
@@ -218,36 +219,43 @@ class Workers:
         process.connection.close()
         self.give(worker)
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
-        """Evaluate; fires within the budget, and does not errback."""
+    def ask(
+        self, package: str, document: Mapping[str, Any], told: Callable[[Decision], object]
+    ) -> None:
+        """Evaluate.
+
+        :param told: called with the decision, once, within the budget.
+        """
         if not self._workers:
-            return succeed(FAILED)
+            told(FAILED)
+            return
         if len(self._asked) >= MAX_ASKED:
-            return succeed(LATE)
+            told(LATE)
+            return
         self._number = number = self._number + 1
-        waiting: Deferred[Decision] = Deferred()
-        self._asked[number] = waiting
+        self._asked[number] = (self._reactor.seconds() + self._budget, told)
+        self._gathered.append((number, package, document))
         if not self._flushing:
             self._look()
-        self._gathered.append((number, package, document))
-        self._limits.append((self._reactor.seconds() + self._budget, number))
         if self._timer is None:
             self._timer = self._reactor.callLater(self._budget, self._expire)
-        return waiting
 
     def _look(self) -> None:
-        """See to it that somebody is asked: who is idle, in the next turn of the reactor; but
-        where another one has only begun, it may well be done first, and takes all there is."""
+        """See to it that somebody is asked: who is idle, when the round is over; but where another
+        one has only begun, it may well be done first, and takes all there is."""
         busy = [worker.since for worker in self._workers if worker.asked]
         if len(busy) < len(self._workers):
-            delay = max(busy) + PATIENCE - self._reactor.seconds() if busy else 0.0
+            delay = max(busy) + self._patience - self._reactor.seconds() if busy else 0.0
             self._flushing = True
-            self._reactor.callLater(max(0.0, delay), self._flush)
+            if delay > 0.0:
+                self._reactor.callLater(delay, self._flush)
+            else:
+                rounds_of(self._reactor).at_end(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
         now = self._reactor.seconds()
-        if all(worker.since <= now - PATIENCE for worker in self._workers if worker.asked):
+        if all(worker.since <= now - self._patience for worker in self._workers if worker.asked):
             idle = next((worker for worker in self._workers if not worker.asked), None)
             if idle is not None:
                 self.give(idle)
@@ -265,9 +273,9 @@ class Workers:
 
     def answered(self, number: int, decision: Decision) -> None:
         """There is a decision; that it was too late has been told where nobody waits for it."""
-        waiting = self._asked.pop(number, None)
-        if waiting is not None:
-            waiting.callback(decision)
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked[1](decision)
 
     def _deny(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -278,14 +286,11 @@ class Workers:
         self._timer = None
         now = self._reactor.seconds()
         late = []
-        while self._limits:
-            limit, number = self._limits[0]
-            if number in self._asked:
-                if limit > now:
-                    self._timer = self._reactor.callLater(limit - now, self._expire)
-                    break
-                late.append(number)
-            self._limits.popleft()
+        for number, (limit, _) in self._asked.items():
+            if limit > now:
+                self._timer = self._reactor.callLater(limit - now, self._expire)
+                break
+            late.append(number)
         for number in late:
             self.answered(number, LATE)
 

@@ -73,6 +73,22 @@ class GuardTests(SynchronousTestCase):
         self.send()
         self.assertEqual(self.rule.asked[-1][0], "office")
 
+    def test_asked_each_time(self) -> None:
+        """A request that comes again on its connection is judged again, and by what its tunnel has
+        become; another one by what it is."""
+        self.visit(Decision("denied"))
+        visitor = self.send()
+        other = self.place.visitor()
+        for data in (GET, GET.replace(b"/a", b"/b"), GET):
+            visitor.protocol.dataReceived(data)
+        self.place.routes.vhost = replace(self.place.routes.vhost, account="2")
+        visitor.protocol.dataReceived(GET)
+        other.protocol.dataReceived(GET)
+        asked = [(question.target, question.account) for _, question in self.rule.asked]
+        account = asked[0][1]
+        a, b = (b"/a?b=c", account), (b"/b?b=c", account)
+        self.assertEqual(asked, [a, a, b, a, (a[0], "2"), (a[0], "2")])
+
     def test_denied(self) -> None:
         """A denied request opens no stream; the visitor gets 403 and may go on."""
         self.visit(Decision("denied", reason="no"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,18 +25,27 @@ CLIENT = "package auth.client\nallow := 1\n"
 
 
 class Asked(Inline):
-    """Counts what it is asked; while ``late`` is set, that is the answer.
+    """Counts what it is asked; while ``late`` is set, that is the answer; while ``held`` is,
+    there is none yet.
 
     :ivar runs: of all of them.
     """
 
     runs = 0
     late: Decision | None = None
+    held: list[Callable[[Decision], object]] | None = None
     closed = False
 
-    def ask(self, package: str, document: Mapping[str, Any]) -> Deferred[Decision]:
+    def ask(
+        self, package: str, document: Mapping[str, Any], told: Callable[[Decision], object]
+    ) -> None:
         Asked.runs += 1
-        return succeed(Asked.late) if Asked.late else super().ask(package, document)
+        if Asked.held is not None:
+            Asked.held.append(told)
+        elif Asked.late:
+            told(Asked.late)
+        else:
+            super().ask(package, document, told)
 
     def close(self) -> None:
         self.closed = True
@@ -52,6 +61,7 @@ class PoliciesTests(SynchronousTestCase):
         self.loaded: list[Asked] = []
         self.patch(Asked, "runs", 0)
         self.patch(Asked, "late", None)
+        self.patch(Asked, "held", None)
 
     def load(self, paths: Sequence[str]) -> Deferred[Asked]:
         def begin() -> Asked:
@@ -62,7 +72,7 @@ class PoliciesTests(SynchronousTestCase):
 
     def policies(self, **files: str) -> Policies:
         self.folder = Folder(self, **files)
-        made = Policies([self.folder.path], self.load, self.clock, lambda: 0.0)
+        made = Policies([self.folder.path], self.load, self.clock, self.clock.seconds)
         self.successResultOf(Deferred.fromCoroutine(made.start()))
         self.addCleanup(made.stop)
         return made
@@ -117,12 +127,33 @@ class PoliciesTests(SynchronousTestCase):
             self.assertEqual(self.outcome(policies), "allowed")
         self.assertEqual(self.outcome(policies, fields=[], remote_port=1), "allowed")
         self.assertEqual(Asked.runs, 1)
-        for field in ("input.time", "input.remote", "time.now_ns()"):
+        policies = self.policies(server="package auth.server\nallow if time.now_ns() != 1")
+        Asked.runs = 0
+        self.outcome(policies)
+        self.outcome(policies)
+        self.assertEqual(Asked.runs, 2)
+
+    def test_kept_for_a_connection(self) -> None:
+        """Where the port is read, each connection has its own decision, and keeps it."""
+        for field in ("input.remote", "input.remote_port"):
             policies = self.policies(server=f"package auth.server\nallow if {field} != 1")
             Asked.runs = 0
-            self.outcome(policies)
-            self.outcome(policies)
+            for port in (1, 2, 1, 2):
+                self.outcome(policies, remote_port=port)
             self.assertEqual(Asked.runs, 2, field)
+            self.outcome(policies, remote_port=2, remote_ip="198.51.100.8")
+            self.assertEqual(Asked.runs, 2 + (field == "input.remote"), field)
+
+    def test_time(self) -> None:
+        """Where the time is read, each request is decided at its own."""
+        text = f"package auth.server\nallow if input.time < {2 * 10**9}"
+        policies = self.policies(server=text)
+        self.clock.advance(1.95 - self.clock.seconds())
+        Asked.runs = 0
+        self.assertEqual([self.outcome(policies) for _ in range(2)], ["allowed"] * 2)
+        self.assertEqual(Asked.runs, 2)
+        self.clock.advance(0.05)
+        self.assertEqual(self.outcome(policies), "denied")
 
     def test_too_slow(self) -> None:
         """What is late denies, and is asked anew the next time."""
@@ -140,6 +171,20 @@ class PoliciesTests(SynchronousTestCase):
         starting = Deferred.fromCoroutine(policies.start())
         self.failureResultOf(starting, PolicyInvalid)
         self.assertEqual(self.outcome(policies), "error")
+
+    def test_left(self) -> None:
+        """A visitor who leaves before there is a decision harms nobody."""
+        policies = self.policies(server=SERVER)
+        held = Asked.held = []
+        left, stays = (policies.decide("auth.server", question()) for _ in range(2))
+        assert isinstance(left, Deferred)
+        assert isinstance(stays, Deferred)
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        for told in held:
+            told(Decision("allowed"))
+        self.assertEqual(self.successResultOf(stays).outcome, "allowed")
+        self.assertEqual(policies.counts.by_outcome["allowed"], 2)
 
     def test_asked_while_loading(self) -> None:
         """Who comes while the server starts is judged by the policies, a little later."""
@@ -292,7 +337,8 @@ class CidrTests(SynchronousTestCase):
         }.items():
             text = f'package p\nallow if net.cidr_contains("{network}", input.remote)'
             policies = compiled(Folder(self, p=text))
-            self.assertTrue(policies.lasting)
+            keys = {policies.reading.key("p", question(remote_port=port)) for port in (1, 2)}
+            self.assertEqual(len(keys), 1)
             for ip, outcome in zip(
                 ("198.51.100.7", "198.51.100.200", "2001:db8::1"), outcomes, strict=True
             ):
@@ -334,3 +380,13 @@ class TrialTests(SynchronousTestCase):
         self.assertIn("the rule allow holds", out)
         _, out, _ = self.run_trial(text, {}, True)
         self.assertIn("auth.server.third: undefined\n", out)
+
+    def test_explain_how_long(self) -> None:
+        """--explain tells how long a decision holds."""
+        for read, how_long in (
+            ("input.method", "kept for the same input\n"),
+            ("input.time", "made anew for each request\n"),
+            ("time.now_ns()", "made anew for each request\n"),
+        ):
+            _, out, _ = self.run_trial(f"package auth.server\nallow if {read} != 1", {}, True)
+            self.assertIn(how_long, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -149,6 +149,11 @@ class WorkersTests(SynchronousTestCase):
         self.processes: Any = [Process(), Process()]
         self.workers = Workers(self.reactor, [], self.processes, Outline(), BUDGET)
 
+    def ask(self, package: str) -> Deferred[Decision]:
+        deciding: Deferred[Decision] = Deferred()
+        self.workers.ask(package, {}, deciding.callback)
+        return deciding
+
     def asked(self, place: int) -> list[list[Any]]:
         """What a process was asked since the last look: packages of each message."""
         transport = self.reactor.adopted[place]
@@ -164,7 +169,7 @@ class WorkersTests(SynchronousTestCase):
 
     def test_asked_together(self) -> None:
         """What is asked in one turn goes in one message, and each gets its own decision."""
-        one, two, three = (self.workers.ask(name, {}) for name in "abc")
+        one, two, three = (self.ask(name) for name in "abc")
         self.assertEqual(self.asked(0), [])
         self.turn()
         self.assertEqual((self.asked(0), self.asked(1)), ([["a", "b", "c"]], []))
@@ -178,19 +183,19 @@ class WorkersTests(SynchronousTestCase):
     def test_busy(self) -> None:
         """What is asked while one works is gathered for it; if it takes long, the other one is
         asked; while both work, whoever has answered first is."""
-        self.workers.ask("a", {})
+        self.ask("a")
         self.turn()
         for name in "bc":
-            self.workers.ask(name, {})
+            self.ask(name)
             self.turn()
         self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], []))
         self.answer(0, (1, "allowed"))
         self.assertEqual((self.asked(0), self.asked(1)), ([["b", "c"]], []))
-        self.workers.ask("d", {})
+        self.ask("d")
         self.reactor.advance(PATIENCE)
         self.assertEqual((self.asked(0), self.asked(1)), ([], [["d"]]))
         for name in "ef":
-            self.workers.ask(name, {})
+            self.ask(name)
             self.reactor.advance(PATIENCE)
         self.answer(1, (4, "allowed"))
         self.assertEqual((self.asked(0), self.asked(1)), ([], [["e", "f"]]))
@@ -198,7 +203,7 @@ class WorkersTests(SynchronousTestCase):
     def test_many(self) -> None:
         """A message has so many questions; what is left waits for an answer, not for long."""
         for _ in range(SHARE + 1):
-            self.workers.ask("a", {})
+            self.ask("a")
         self.turn()
         self.assertEqual([len(message) for message in self.asked(0)], [SHARE])
         self.reactor.advance(PATIENCE)
@@ -207,17 +212,17 @@ class WorkersTests(SynchronousTestCase):
     def test_late(self) -> None:
         """What has no answer in time is late, asked or still waiting to be; a later answer changes
         nothing, and the process is asked again."""
-        asked = [self.workers.ask("a", {})]
+        asked = [self.ask("a")]
         self.turn()
-        asked.append(self.workers.ask("b", {}))
+        asked.append(self.ask("b"))
         self.reactor.advance(PATIENCE)
-        asked.append(self.workers.ask("c", {}))
+        asked.append(self.ask("c"))
         self.reactor.advance(BUDGET)
         self.assertEqual([self.successResultOf(d).outcome for d in asked], ["timeout"] * 3)
         self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], [["b"]]))
         self.answer(0, (1, "allowed"))
         self.assertEqual(self.asked(0), [])
-        after = self.workers.ask("d", {})
+        after = self.ask("d")
         self.reactor.advance(PATIENCE)
         self.assertEqual(self.asked(0), [["d"]])
         self.answer(0, (4, "allowed"))
@@ -225,9 +230,9 @@ class WorkersTests(SynchronousTestCase):
 
     def test_each_has_its_time(self) -> None:
         """A question that comes later has its whole time."""
-        first = self.workers.ask("a", {})
+        first = self.ask("a")
         self.reactor.advance(BUDGET / 2)
-        second = self.workers.ask("b", {})
+        second = self.ask("b")
         self.reactor.advance(BUDGET / 2)
         self.assertEqual(self.successResultOf(first).outcome, "timeout")
         self.assertNoResult(second)
@@ -235,25 +240,16 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(second).outcome, "timeout")
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_cancelled(self) -> None:
-        """A question that nobody waits for any more harms nobody."""
-        gone, other = self.workers.ask("a", {}), self.workers.ask("b", {})
-        self.turn()
-        gone.cancel()
-        self.failureResultOf(gone, CancelledError)
-        self.answer(0, (1, "allowed"), (2, "allowed"))
-        self.assertEqual(self.successResultOf(other).outcome, "allowed")
-
     def test_process_ends(self) -> None:
         """A process that ends denies what it was asked; the other one goes on. With none, all is
         denied."""
-        asked = self.workers.ask("a", {})
+        asked = self.ask("a")
         self.turn()
         for transport in self.reactor.adopted:
             transport.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.successResultOf(asked).outcome, "error")
         self.assertTrue(self.processes[0].stopped)
-        self.assertEqual(self.successResultOf(self.workers.ask("b", {})).outcome, "error")
+        self.assertEqual(self.successResultOf(self.ask("b")).outcome, "error")
 
     def test_close(self) -> None:
         """Closed, it ends its processes and starts no others."""
