@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, TargetRes
 from exposr_tx.interfaces import Origin, Tls
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
+from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
 from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, NativeMux
 from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders
@@ -243,6 +245,22 @@ class StreamTests(SynchronousTestCase):
         self.assertIn(b"the stream's protocol failed", b"".join(self.pair.there.sent))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.pair.server.is_open)
+
+    def test_nobody_wants_the_rest(self) -> None:
+        """What was kept for readers who have gone is forgotten, whoever goes first and however."""
+        ways = (Stream.loseConnection, Stream.abortConnection)
+        for swapped, size, *going in product((False, True), (100_000, 400_000), ways, ways):
+            if size > STREAM_WINDOW and going[1] is Stream.loseConnection:
+                continue  # it waits for its reader, as it must
+            ends = [end.stream for end in self.pair.open()]
+            for stream in ends:
+                stream.pauseProducing()
+                stream.write(bytes(size))
+            self.pair.pump()
+            for go, stream in zip(going, reversed(ends) if swapped else ends, strict=True):
+                go(stream)
+                self.pair.pump()
+        self.assertEqual((len(self.pair.mux), self.pair.mux.held), (1, 0))
 
     def test_half_close(self) -> None:
         """Who can read on after its own end does, and what it gets is complete."""
