@@ -26,6 +26,9 @@ from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accep
 
 MIB = 1024 * 1024
 
+#: A frame of an unknown type that fills a message.
+UNKNOWN_FRAME = b"\x7f" + (MIB - 8).to_bytes(3, "big") + bytes(4) + bytes(MIB - 8)
+
 
 class NativePair(Pair):
     """A server's session and a client's that speak the native dialect, on one clock."""
@@ -527,10 +530,17 @@ class UpgradeTests(SynchronousTestCase):
 
     def test_a_message_too_long(self) -> None:
         """More than the dialect allows is answered with 1009."""
-        connection, _ = self.client("\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1")
-        carrier: Any = connection.session.connection
-        carrier.dataReceived(b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big"))
-        self.assertEqual(carrier.localCloseCode, 1009)
+        whole = b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big")
+        pieces = b"\x02\x7f" + (1024 * 1024).to_bytes(8, "big") + UNKNOWN_FRAME + b"\x80\x01x"
+        for data in (whole, pieces):
+            connection, _ = self.client(
+                "\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1"
+            )
+            carrier: Any = connection.session.connection
+            carrier.dataReceived(data)
+            carrier.dataReceived(b"\x82\x01y")  # nothing more is read
+            self.assertEqual(carrier.localCloseCode, 1009)
+            self.assertFalse(connection.session.is_open)
 
     def test_a_text_message(self) -> None:
         """It is a protocol error, whole, in pieces, or behind a good message."""
