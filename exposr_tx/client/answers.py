@@ -143,7 +143,12 @@ def unreachable(server: str, error: BaseException) -> ExposrError:
         said = f"cannot be found: no address for {urlsplit(server).hostname}"
     elif isinstance(reason, ConnectionLost):
         said = "closed the connection without an answer"
-    elif "erif" in f"{type(reason).__name__} {reason!r}":  # OpenSSL's and service-identity's
+    elif type(reason).__name__ in ("VerificationError", "CertificateError"):  # service-identity's
+        return NotTrusted(
+            f"the certificate of the server {server} is not for this name ({reason}); "
+            "give a name that stands in it with --server, or use --insecure-server"
+        )
+    elif "erif" in f"{type(reason).__name__} {reason!r}":  # OpenSSL's
         return NotTrusted(
             f"the certificate of the server {server} is not trusted ({reason}); "
             "name its authority with --server-ca FILE, or use --insecure-server"

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import connect, makeFakeClient, makeFakeServer
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.client.answers import NotTrusted, unreachable
 from exposr_tx.client.trust import Trust
 from tests.system.certificates import Authority
 
@@ -82,14 +83,19 @@ class TrustTests(SynchronousTestCase):
         ):
             client, server = self.call(host, *names)
             self.assertEqual((client.heard, server.heard), (b"", b""), host)
-            assert client.reason is not None
+            assert client.reason is not None and client.reason.value is not None
             self.assertIsInstance(client.reason.value, VerificationError)
+            error = unreachable("https://tun.example", client.reason.value)
+            self.assertIsInstance(error, NotTrusted)
+            self.assertIn("not for this name", str(error))
 
     def test_names_that_cannot_be_read(self) -> None:
         """A certificate without any name, or with one that nobody may have, is for no host."""
         for names in ([], ["*.com", "other.example"], ["*.com", "tun.example"]):
             client, server = self.call("tun.example", *names)
             self.assertEqual((client.heard, server.heard), (b"", b""), names)
-            assert client.reason is not None
+            assert client.reason is not None and client.reason.value is not None
             self.assertIsInstance(client.reason.value, CertificateError)
+            error = unreachable("https://tun.example", client.reason.value)
+            self.assertIsInstance(error, NotTrusted)
             self.assertEqual(self.flushLoggedErrors(), [])
