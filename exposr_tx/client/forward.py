@@ -40,23 +40,29 @@ class StreamSide(Side):
     _connecting: Deferred[Any] | None = None
     _moved = -1
     _still = 0
+    _tcp = False
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        origin = getattr(self.transport, "origin", None)
+        self._tcp = origin is not None and origin.kind == "tcp"
+        if self._tcp:
+            self.provide_halves()
         self._connecting = self._forward.connect(self._targets())
         self._connecting.addCallbacks(self._connected, self._failed)
 
     def _targets(self) -> Factory:
-        return TARGETS
+        return TCP_TARGETS if self._tcp else TARGETS
 
     def _connected(self, target: Side) -> None:
         self._connecting = None
         self._forward.reached()
         # Only streams that speak v2 are asked how much has passed: see end_idle.
-        Splice(self, target, counts=isinstance(self.transport, V2Stream)).start()
+        counts = isinstance(self.transport, V2Stream)
+        Splice(self, target, counts=counts, halves=self._tcp).start()
 
     def _failed(self, reason: Failure) -> None:
         self._connecting = None
@@ -114,13 +120,24 @@ class RewritingSide(StreamSide):
 
 
 class Targets(Factory):
-    """Makes the other side of each splice."""
+    """Makes the other side of each splice.
+
+    :param halves: whether a target may end one half alone. An endpoint asks before it connects.
+    """
 
     noisy = False
-    protocol = Side
+
+    def __init__(self, halves: bool) -> None:
+        self._halves = halves
+
+    def buildProtocol(self, addr: object) -> Side:
+        side = Side()
+        if self._halves:
+            side.provide_halves()
+        return side
 
 
-TARGETS = Targets()
+TARGETS, TCP_TARGETS = Targets(halves=False), Targets(halves=True)
 
 
 class RecordedStreamSide(StreamSide):

@@ -154,7 +154,7 @@ class NativeStream(Stream):
     # Closing ---------------------------------------------------------------
 
     def loseWriteConnection(self) -> None:
-        """End our half after everything written; the peer's goes on (IHalfCloseableDescriptor)."""
+        """End our half after everything written; the peer's goes on."""
         if self._ended or self.disconnecting or not self._open:
             return
         self._ended = True
