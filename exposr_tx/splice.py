@@ -188,10 +188,11 @@ class Splice:
                     if not IHalfCloseableProtocol.providedBy(side):
                         side.provide_halves()
             # Only now: resuming may deliver at once, and end what is being joined.
-            for side in self._sides:
-                side.resumeProducing()
-                if side.silent:
-                    side.end_half()
+            silent = [side for side in self._sides if side.silent]
+            a.resumeProducing()
+            b.resumeProducing()
+            for side in silent:
+                side.end_half()
         else:
             self._lost(b if a.alive else a)
 
