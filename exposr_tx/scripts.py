@@ -30,7 +30,13 @@ def exposr() -> NoReturn:
     """The script ``exposr``."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
+    try:
+        status = main(sys.argv[1:], os.environ, sys.stdout, sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 def backstream() -> NoReturn:

@@ -201,8 +201,8 @@ class Options(EnvironOptions):
             "transport-conflict",
             None,
             "refuse",
-            "When a tunnel has that many live ones, the newcomer is: refuse (d), replace "
-            "(an old one goes) or share.",
+            "What becomes of one too many where all are alive: refuse, replace (an old one "
+            "goes) or share.",
             choice("share", "replace", "refuse"),
         ],
         ["transport-ssh-port", None, 2200, "Port of the SSH transport (not yet).", port],

@@ -28,10 +28,12 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IProtocolFactory,
+    IProtocolNegotiationFactory,
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
+from zope.interface import implementer
 
 from exposr_tx.draining import Draining
 from exposr_tx.errors import ExposrError
@@ -49,14 +51,22 @@ EMPTYINGS: Final = 8
 _TLS: Final = re.compile(r"(haproxy:)*ssl:")
 
 
+@implementer(IProtocolNegotiationFactory)
 class _Threshold(Factory):
-    """Stands at a port until the rooms behind it are built, and counts who comes in."""
+    """Stands at a port until the rooms behind it are built, and counts who comes in.
+
+    Where the port speaks TLS it says which protocol is spoken in it: browsers and curl offer some
+    by ALPN, and Twisted would turn away whoever offers any where nobody has named one.
+    """
 
     noisy = False
 
     def __init__(self) -> None:
         self.room: IProtocolFactory | None = None
         self.entered = 0
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         self.entered += 1

@@ -4,7 +4,8 @@ Used where bytes pass unread: TCP ingress, HTTP after a 101, the client's side
 of every stream. Back pressure goes both ways, as each side is the push
 producer of the other's transport. When one connection ends cleanly the other
 is closed after what was written to it; when one breaks, the other is aborted,
-so that a cut is never mistaken for an end.
+so that a cut is never mistaken for an end. Where both connections can end one
+half alone, as TCP's can, that is passed on as well.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    INegotiated,
+    IPushProducer,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
 from exposr_tx.direct import read_directly, writer_of
 
@@ -32,16 +37,19 @@ class Side(Protocol):
     :ivar alive: whether its transport is connected.
     :ivar received: bytes that came out of its transport.
     :ivar ended: why its transport ended.
+    :ivar silent: whether no more bytes will come out of its transport, which may still take some.
     """
 
     transport: Any
     alive = False
+    silent = False
     received = 0
     ended: Failure = connectionDone
     _write: Callable[[bytes], None]
     _peer: Side | None = None
     _held: bytes = b""
     _on_lost: Callable[[Side], None] | None = None
+    _halves = False  # whether a half that ends is passed on
 
     def connectionMade(self) -> None:
         self.alive = True
@@ -89,10 +97,11 @@ class Side(Protocol):
         """The other side has ended: end this one the same way."""
         if not self.alive:
             return
-        if self._peer is not None:
+        peer = self._peer
+        if peer is not None and not (peer.silent and self._halves):
             self.transport.unregisterProducer()
         # A paused transport would not notice that its peer has gone.
-        self.transport.resumeProducing()
+        self.resumeProducing()
         self._held = b""
         if reason.check(ConnectionDone):
             self.transport.loseConnection()
@@ -104,12 +113,46 @@ class Side(Protocol):
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self.alive:
+        if self.alive and not self.silent:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         if self.alive:
             self.transport.loseConnection()
+
+    # IHalfCloseableProtocol, where the instance provides it ------------------
+
+    def provide_halves(self) -> None:
+        """Have the transport tell when one half of it ends, in place of ending as a whole."""
+        directlyProvides(self, IHalfCloseableProtocol)
+
+    def readConnectionLost(self) -> None:
+        self.silent = True
+        if self._peer is not None:
+            self.end_half()
+
+    def writeConnectionLost(self) -> None:
+        """The other side has caused it."""
+
+    def end_half(self) -> None:
+        """This side is silent: so far as it listened to this one, the other is through."""
+        peer = self._peer
+        if peer is None or not peer.alive:
+            return
+        if not self._halves:
+            peer.finish(connectionDone)
+            return
+        peer.transport.unregisterProducer()
+        if peer.silent:
+            peer.transport.loseConnection()
+            self.transport.loseConnection()
+        else:
+            peer.transport.loseWriteConnection()
+
+
+def _has_halves(transport: Any) -> bool:
+    """TCP has, and streams where the dialect has; TLS only looks like the TCP under it."""
+    return hasattr(transport, "loseWriteConnection") and not INegotiated.providedBy(transport)
 
 
 class Splice:
@@ -117,6 +160,7 @@ class Splice:
 
     :param on_end: called once, when both have ended.
     :param counts: whether anybody will ask the sides how much they have received.
+    :param halves: whether one half of a side may end alone, and the other half go on.
     """
 
     def __init__(
@@ -125,7 +169,9 @@ class Splice:
         b: Side,
         on_end: Callable[[], object] | None = None,
         counts: bool = True,
+        halves: bool = False,
     ) -> None:
+        self._halves = halves and _has_halves(a.transport) and _has_halves(b.transport)
         self._sides = (a, b)
         self._on_end = on_end
         self._counts = counts
@@ -136,9 +182,17 @@ class Splice:
         if a.alive and b.alive:
             a.join(b, self._lost, self._counts)
             b.join(a, self._lost, self._counts)
+            if self._halves:
+                for side in self._sides:
+                    side._halves = True
+                    if not IHalfCloseableProtocol.providedBy(side):
+                        side.provide_halves()
             # Only now: resuming may deliver at once, and end what is being joined.
+            silent = [side for side in self._sides if side.silent]
             a.resumeProducing()
             b.resumeProducing()
+            for side in silent:
+                side.end_half()
         else:
             self._lost(b if a.alive else a)
 

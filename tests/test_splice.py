@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import INegotiated
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from exposr_tx.splice import Side, Splice
 from tests.ingress.visiting import Wire
@@ -42,8 +44,8 @@ class SpliceTests(SynchronousTestCase):
     def end(self) -> None:
         self.ended += 1
 
-    def start(self) -> None:
-        Splice(self.a.protocol, self.b.protocol, self.end).start()
+    def start(self, halves: bool = False) -> None:
+        Splice(self.a.protocol, self.b.protocol, self.end, halves=halves).start()
 
     def test_bytes_pass_both_ways(self) -> None:
         """What comes out of one goes into the other, from the first byte on."""
@@ -80,6 +82,47 @@ class SpliceTests(SynchronousTestCase):
         self.start()
         self.b.end(ConnectionLost())
         self.assertTrue(self.a.reset)
+        self.assertEqual(self.ended, 1)
+
+    def test_a_half_that_ends(self) -> None:
+        """A side that says no more is still told the rest; it is over when both are silent."""
+        for early in (False, True):
+            self.setUp()
+            if early:
+                self.a.protocol.provide_halves()
+                self.a.protocol.readConnectionLost()
+            self.start(halves=True)
+            if not early:
+                self.assertFalse(self.b.half_closed)
+                self.a.protocol.readConnectionLost()
+            self.assertTrue(self.b.half_closed)
+            self.b.protocol.dataReceived(b"the answer")
+            self.assertEqual(self.a.taken(), b"the answer")
+            self.assertEqual((self.a.disconnected, self.b.disconnected, self.ended), (False,) * 3)
+            self.b.protocol.readConnectionLost()
+            self.assertEqual((self.a.disconnected, self.b.disconnected, self.ended), (True,) * 3)
+            self.assertEqual((self.a.reset, self.b.reset), (False, False))
+
+    def test_a_half_that_cannot_be_passed_on(self) -> None:
+        """Where the other transport ends as a whole, the end of a half is the end."""
+        for early in (False, True):
+            self.setUp()
+            directlyProvides(self.b, INegotiated)  # TLS
+            self.a.protocol.provide_halves()
+            if early:
+                self.a.protocol.readConnectionLost()
+            self.start(halves=True)
+            if not early:
+                self.a.protocol.readConnectionLost()
+            self.assertEqual((self.a.disconnected, self.b.disconnected, self.ended), (True,) * 3)
+            self.assertFalse(self.b.half_closed)
+
+    def test_a_half_that_breaks(self) -> None:
+        """One that is silent and then breaks resets the other."""
+        self.start(halves=True)
+        self.a.protocol.readConnectionLost()
+        self.a.end(ConnectionLost())
+        self.assertTrue(self.b.reset)
         self.assertEqual(self.ended, 1)
 
     def test_one_side_is_gone_before_the_start(self) -> None:

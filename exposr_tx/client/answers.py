@@ -11,7 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+    TimeoutError,
+)
 
 from exposr_tx.errors import ExposrError
 from exposr_tx.wire.native import SUBPROTOCOL
@@ -141,13 +147,22 @@ def unreachable(server: str, error: BaseException) -> ExposrError:
         said = "did not answer in time"
     elif isinstance(reason, DNSLookupError):
         said = f"cannot be found: no address for {urlsplit(server).hostname}"
-    elif isinstance(reason, ConnectionLost):
+    elif isinstance(reason, ConnectionDone | ConnectionLost):
         said = "closed the connection without an answer"
-    elif "erif" in f"{type(reason).__name__} {reason!r}":  # OpenSSL's and service-identity's
+        if server.startswith("http:"):
+            said += " (if it speaks TLS, write https:)"
+    elif type(reason).__name__ in ("VerificationError", "CertificateError"):  # service-identity's
+        return NotTrusted(
+            f"the certificate of the server {server} is not for this name ({reason}); "
+            "give a name that stands in it with --server, or use --insecure-server"
+        )
+    elif "erif" in f"{type(reason).__name__} {reason!r}":  # OpenSSL's
         return NotTrusted(
             f"the certificate of the server {server} is not trusted ({reason}); "
             "name its authority with --server-ca FILE, or use --insecure-server"
         )
+    elif type(reason).__module__.startswith("OpenSSL."):
+        said = f"does not speak TLS with us: {reason} (if it speaks none at all, write http:)"
     elif isinstance(reason, ConnectError):
         said = f"cannot be reached: {reason}"
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -16,6 +17,7 @@ from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, T
 from exposr_tx.inspection.recorder import Recording
 from exposr_tx.interfaces import IReusable
 from exposr_tx.splice import Side, Splice
+from exposr_tx.transport.native_stream import NativeStream
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.v2_stream import V2Stream
 
@@ -29,8 +31,13 @@ __all__ = ["Forward"]
 STILL_LOOKS = 20
 
 
+@implementer(IHalfCloseableProtocol)
+class HalfSide(Side):
+    """A side whose transport may end one half alone."""
+
+
 @implementer(IReusable)
-class StreamSide(Side):
+class StreamSide(HalfSide):
     """A stream while its target is being connected, and afterwards.
 
     Side pauses the stream, so that what comes before the target is there
@@ -46,17 +53,20 @@ class StreamSide(Side):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._connecting = self._forward.connect(self._targets())
+        # An endpoint asks what its protocol is before it connects.
+        halves = isinstance(self.transport, NativeStream)
+        self._connecting = self._forward.connect(self._targets(halves))
         self._connecting.addCallbacks(self._connected, self._failed)
 
-    def _targets(self) -> Factory:
-        return TARGETS
+    def _targets(self, halves: bool) -> Factory:
+        return HALF_TARGETS if halves else TARGETS
 
     def _connected(self, target: Side) -> None:
         self._connecting = None
         self._forward.reached()
         # Only streams that speak v2 are asked how much has passed: see end_idle.
-        Splice(self, target, counts=isinstance(self.transport, V2Stream)).start()
+        counts = isinstance(self.transport, V2Stream)
+        Splice(self, target, counts=counts, halves=True).start()
 
     def _failed(self, reason: Failure) -> None:
         self._connecting = None
@@ -117,10 +127,12 @@ class Targets(Factory):
     """Makes the other side of each splice."""
 
     noisy = False
-    protocol = Side
+
+    def __init__(self, protocol: type[Side]) -> None:
+        self.protocol = protocol
 
 
-TARGETS = Targets()
+TARGETS, HALF_TARGETS = Targets(Side), Targets(HalfSide)
 
 
 class RecordedStreamSide(StreamSide):
@@ -134,8 +146,8 @@ class RecordedStreamSide(StreamSide):
         self.recording.sent(data)
         super().dataReceived(data)
 
-    def _targets(self) -> Factory:
-        return RecordedTargets(self.recording)
+    def _targets(self, halves: bool) -> Factory:
+        return RecordedTargets(self.recording, halves)
 
     def _connected(self, target: Side) -> None:
         self.recording.connected()
@@ -170,6 +182,10 @@ class RecordedTarget(Side):
         self._recording.received(data)
         super().dataReceived(data)
 
+    def readConnectionLost(self) -> None:
+        self._recording.ended("")
+        super().readConnectionLost()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         broke = "" if reason.check(ConnectionDone) else reason.getErrorMessage()
         self._recording.ended(broke and f"the target's connection broke: {broke}")
@@ -181,11 +197,15 @@ class RecordedTargets(Factory):
 
     noisy = False
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, halves: bool) -> None:
         self._recording = recording
+        self._halves = halves
 
     def buildProtocol(self, addr: object) -> RecordedTarget:
-        return RecordedTarget(self._recording)
+        target = RecordedTarget(self._recording)
+        if self._halves:
+            target.provide_halves()
+        return target
 
 
 class Forward(Factory):

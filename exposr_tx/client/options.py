@@ -38,8 +38,10 @@ class Command(EnvironOptions):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         words = list(options or ())
         rest = self._sort(list(words))[1]
-        names = {entry[0] for entry in self._commands()}
+        names = [entry[0] for entry in self._commands()]
         self._names_command = any(word in names for word in rest)
+        if names and rest and not rest[0].startswith("-") and rest[0] not in names:
+            raise usage.UsageError(f"unknown command {rest[0]!r}; there are {', '.join(names)}")
         super().parseOptions(words)
 
     def _recognise(self, word: str) -> list[str] | None:

@@ -31,6 +31,7 @@ class Report(Events):
         self._up = up
         self._listener = listener
         self._urls: list[str] = []
+        self._lost: set[int] = set()  # numbers of connections
         self._said = ""
 
     def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
@@ -45,10 +46,19 @@ class Report(Events):
                 )
                 self.tell("url", url)
         self._urls = [url for _kind, url in tunnel.ingress_urls()]
+        if number in self._lost:
+            self._lost.discard(number)
+            self.log.info(
+                "tunnel {tunnel} has its connection {number} again",
+                event="connected",
+                tunnel=tunnel.tunnel_id,
+                number=number,
+            )
         self._up()
         self.tell("connected", tunnel, number, total)
 
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
+        self._lost.add(number)
         self.log.info(
             "tunnel {tunnel} lost its connection {number}: {reason}; connecting again",
             event="lost",

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
-from OpenSSL.SSL import Connection
+from OpenSSL.crypto import X509
+from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection
+from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
@@ -14,6 +19,7 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
+from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
@@ -61,9 +67,43 @@ class Trust:
         if not self.verify:
             return _unverified(host)
         try:
-            return optionsForClientTLS(host, trustRoot=self.roots())
+            return _Verified(host, optionsForClientTLS(host, trustRoot=self.roots()))
         except ValueError as error:  # a name that IDNA does not know
             raise BadInput(f"{host!r} is not a host name: {error}") from None
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Verified:
+    """TLS with one host and nobody else.
+
+    Twisted 26.10 asks for the names of a certificate too; but where these cannot be read, as there
+    are none, or one is like ``*.com``, it logs so and believes the certificate (tried). So they are
+    asked for here.
+    """
+
+    def __init__(self, host: str, creator: IOpenSSLClientConnectionCreator) -> None:
+        is_address = isIPAddress(host) or isIPv6Address(host)
+        self._service = IPAddress_ID(host) if is_address else DNS_ID(host)
+        self._creator = creator
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Connection:
+        connection: Connection = self._creator.clientConnectionForTLS(tlsProtocol)
+        protocol = ref(tlsProtocol)
+
+        def verify(_: Connection, certificate: X509, error: int, depth: int, valid: int) -> bool:
+            if depth or not valid:
+                return bool(valid)
+            try:
+                verify_service_identity(extract_patterns(certificate), [self._service], [])
+            except (VerificationError, CertificateError):
+                connecting = protocol()
+                if connecting is not None:
+                    connecting.failVerification(Failure())
+                return False
+            return True
+
+        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
 
 
 def _unverified(host: str) -> IOpenSSLClientConnectionCreator:

@@ -141,7 +141,7 @@ class _VisitorSide(Side):
         def ended() -> None:
             self._log(200, stream.received)
 
-        Splice(self, stream, ended).start()
+        Splice(self, stream, ended, halves=True).start()
 
     def _not_opened(self, failure: Failure) -> None:
         self._admitting = self._opening = None

@@ -267,6 +267,12 @@ class NativeChannels(Streams):
         if frame:
             self.send(frame)
 
+    def thrown_away(self, channel: int, size: int) -> None:
+        """No protocol will take bytes that were kept for one. The peer may have ended the stream
+        long before, and then nothing else would ever tell that they are gone."""
+        if not self._over:
+            self.consumed(channel, size)
+
     def grant(self, channel: int) -> None:
         """Half of a stream's window was taken as it came."""
         frame = self._mux.grant(channel)

@@ -154,7 +154,7 @@ class NativeStream(Stream):
     # Closing ---------------------------------------------------------------
 
     def loseWriteConnection(self) -> None:
-        """End our half after everything written; the peer's goes on (IHalfCloseableDescriptor)."""
+        """End our half after everything written; the peer's goes on."""
         if self._ended or self.disconnecting or not self._open:
             return
         self._ended = True
@@ -177,8 +177,8 @@ class NativeStream(Stream):
         if self._open:
             self._open = False
             self._channels.send_end(self._channel)
-            self._discard()
             self._channels.send_close(self._channel)
+            self._discard()
             self._end_soon(connectionDone)
 
     def fail(self, error: ExposrError) -> None:
@@ -189,6 +189,12 @@ class NativeStream(Stream):
                 self.code = code
                 break
         self.abortConnection()
+
+    def _discard(self) -> None:
+        size = self._received_size
+        super()._discard()
+        if size:
+            self._channels.thrown_away(self._channel, size)
 
     def _abort(self, error: Exception) -> None:
         if not isinstance(error, ConnectionAborted):
@@ -265,4 +271,5 @@ class NativeStream(Stream):
         if self._received and not self.disconnecting:
             self._ending = failure
         else:
+            self._discard()
             self._end(failure)

@@ -18,9 +18,10 @@ from exposr_tx.client.forward import Forward
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.errors import TargetFailed, TargetRefused, TargetReset
 from exposr_tx.inspection.exchanges import Exchange
+from exposr_tx.interfaces import Origin
 from tests.inspection.test_recorder import GET, OK, started
 from tests.transport.pair import ORIGIN, Pair
-from tests.transport.test_native import NativePair
+from tests.transport.test_native import HalfRecorders, NativePair
 
 
 class Transport(StringTransport):
@@ -28,6 +29,10 @@ class Transport(StringTransport):
 
     protocol: Any = None
     aborted = False
+    half_closed = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -120,6 +125,30 @@ class ForwardTests(SynchronousTestCase):
             pair.pump()
             (visitor,) = pair.visitors.built
             self.assertEqual((visitor.received, visitor.reasons), (b"half", said))
+
+    def test_halves(self) -> None:
+        """Who ends his half behind a question gets the answer, also one that has to wait."""
+        for connected_first in (True, False):
+            pair = NativePair()
+            pair.visitors = HalfRecorders()
+            assert pair.client.native is not None
+            pair.client.native._factories[0] = Forward(self.connect, lambda why: None)
+            pair.server.open_stream(pair.visitors, Origin("http", ORIGIN.peer))
+            pair.pump()
+            (visitor,) = pair.visitors.built
+            target: Any = None
+            if connected_first:
+                target = self.connected()
+            visitor.stream.write(b"ping")
+            visitor.stream.loseWriteConnection()
+            pair.pump()
+            target = target or self.connected()
+            self.assertEqual((target.value(), target.half_closed), (b"ping", True))
+            target.protocol.dataReceived(b"pong")
+            target.protocol.readConnectionLost()
+            pair.pump()
+            self.assertEqual((visitor.received, visitor.reasons), (b"pong", [ConnectionDone]))
+            self.assertTrue(target.disconnecting)
 
     def test_target_refuses(self) -> None:
         """Why there is no connection to the target is told too."""

@@ -44,16 +44,18 @@ class Authority:
         self.path = str(file)
 
     def certificate(self, *names: str) -> str:
-        """A file with a key and a certificate for DNS names and addresses."""
+        """A file with a key and a certificate for DNS names and addresses, or for none."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = (
-            self._unsigned(_name(names[0]), key)
-            .add_extension(x509.SubjectAlternativeName([_general(n) for n in names]), False)
-            .add_extension(x509.BasicConstraints(False, None), True)
-            .sign(self._key, hashes.SHA256())
+        subject = names[0] if names else "nobody"
+        builder = self._unsigned(_name(subject), key).add_extension(
+            x509.BasicConstraints(False, None), True
         )
+        if names:
+            alternatives = x509.SubjectAlternativeName([_general(n) for n in names])
+            builder = builder.add_extension(alternatives, False)
+        made = builder.sign(self._key, hashes.SHA256())
         plain = serialization.NoEncryption()
-        file = self._folder / f"{names[0]}.pem"
+        file = self._folder / f"{subject}.pem"
         file.write_bytes(
             key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, plain)
             + made.public_bytes(PEM)

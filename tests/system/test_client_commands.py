@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
 import signal
 import ssl
 import stat
+import subprocess
 import sys
 import tempfile
 from ipaddress import ip_address
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.system.harness import Client, Process, Server, Target, Visitor, wait_until
+from tests.system.harness import Client, Process, Server, Target, Visitor, environ, wait_until
 
 SCRIPT = [sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()"]
 
@@ -109,6 +111,23 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(got, status, (line, out, err))
             self.assertIn("exposr: ", err)
             self.assertNotIn(self.account, out + err)
+
+    def test_the_wrong_scheme(self) -> None:
+        """Who mixes up http: and https: is told which one to write."""
+        url = self.server.url.replace("http:", "https:")
+        status, _, err = self.run_line(f"account create -s {url}")
+        self.assertEqual(status, 4, err)
+        self.assertIn("write http:", err)
+
+    def test_a_reader_that_has_enough(self) -> None:
+        """What follows on a closed pipe, as of head, is no traceback."""
+        read, write = os.pipe()
+        os.close(read)
+        with open(write, "wb") as pipe:
+            run = subprocess.run(
+                [*SCRIPT, "--help"], stdout=pipe, stderr=subprocess.PIPE, env=environ(), check=False
+            )
+        self.assertEqual((run.returncode, run.stderr), (1, b""))
 
     def test_account_is_remembered(self) -> None:
         """account create writes the number down, for its owner only; commands use it."""

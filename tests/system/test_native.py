@@ -128,6 +128,7 @@ class DrainingTests(SynchronousTestCase):
         new = Server(self, "--api-port", str(old.port), *storage)
         for event in new.wait_for_events("client-connected", 4):
             self.assertIn(event["tunnel"], ("green", "blue"))
+        program.wait_for_line(r"has its connection 1 again")
         with new.visit("blue") as visitor:
             self.assertEqual(visitor.get(b"/").body, b"blue")
         self.assertTrue(old.running)

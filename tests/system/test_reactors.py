@@ -261,6 +261,7 @@ class SecureTests(CoreTests):
         cls.authority = Authority(folder.name)
         cls.certificate = cls.authority.certificate("localhost", f"{NAME}.localhost")
         cls.context = ssl.create_default_context(cafile=cls.authority.path)
+        cls.context.set_alpn_protocols(["h2", "http/1.1"])  # as browsers and curl do
         cls.target_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         cls.target_context.load_cert_chain(cls.certificate)
         super().setUpClass()
@@ -297,6 +298,12 @@ class SecureTests(CoreTests):
         self.assertTrue(self.server.url.startswith("https://127.0.0.1:"), self.server.url)
         self.assertEqual(self.public_url, f"https://{NAME}.localhost:{self.server.port}/")
         self.assertIn(b"\r\nX-Forwarded-Proto: https\r\n", self.visit().get(b"/any").body)
+
+    def test_protocol(self) -> None:
+        """Who offers other protocols than HTTP/1.1 besides is told which one is spoken."""
+        visitor = self.connection()
+        chosen = visitor.socket.selected_alpn_protocol()  # type: ignore[attr-defined]
+        self.assertEqual(chosen, "http/1.1")
 
 
 class SecureEpollTests(SecureTests):

@@ -440,6 +440,36 @@ class TCPTests(TrafficTests):
         with ThreadPoolExecutor(4) as pool:
             self.assertEqual(set(pool.map(there_and_back, range(4))), {digest_of(size)})
 
+    def test_halves(self) -> None:
+        """Each end may say that it is through, and still hears what the other has to say."""
+        heard: list[bytes] = []
+
+        def serve(connection: Visitor, _: Target) -> None:
+            if connection.read(1) == b"?":
+                question = connection.read_rest()
+                connection.send(question[::-1] * 1000)
+            else:
+                connection.send(b"goodbye")
+                connection.socket.shutdown(socket.SHUT_WR)
+                heard.append(connection.read_rest())
+
+        self.target = Target(self, serve)
+        port = self.connect()
+        for early in (b"?", b""):  # the end comes with the bytes, or later
+            visitor = Visitor(port)
+            self.addCleanup(visitor.close)
+            visitor.send(early)
+            visitor.send(b"?"[len(early) :] + b"abc")
+            visitor.socket.shutdown(socket.SHUT_WR)
+            self.assertEqual(visitor.read_rest(), b"cba" * 1000)
+        visitor = Visitor(port)
+        self.addCleanup(visitor.close)
+        visitor.send(b"!")
+        self.assertEqual(visitor.read_rest(), b"goodbye")
+        visitor.send(b"so long")
+        visitor.close()
+        wait_until(lambda: heard == [b"so long"], "the target hears the rest")
+
     def test_port_is_kept(self) -> None:
         """The port stays while the client is away, and is released with the tunnel."""
         port = self.connect()

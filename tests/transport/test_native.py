@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,12 +18,16 @@ from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, TargetRes
 from exposr_tx.interfaces import Origin, Tls
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
+from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
 from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, NativeMux
 from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
 MIB = 1024 * 1024
+
+#: A frame of an unknown type that fills a message.
+UNKNOWN_FRAME = b"\x7f" + (MIB - 8).to_bytes(3, "big") + bytes(4) + bytes(MIB - 8)
 
 
 class NativePair(Pair):
@@ -243,6 +248,22 @@ class StreamTests(SynchronousTestCase):
         self.assertIn(b"the stream's protocol failed", b"".join(self.pair.there.sent))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.pair.server.is_open)
+
+    def test_nobody_wants_the_rest(self) -> None:
+        """What was kept for readers who have gone is forgotten, whoever goes first and however."""
+        ways = (Stream.loseConnection, Stream.abortConnection)
+        for swapped, size, *going in product((False, True), (100_000, 400_000), ways, ways):
+            if size > STREAM_WINDOW and going[1] is Stream.loseConnection:
+                continue  # it waits for its reader, as it must
+            ends = [end.stream for end in self.pair.open()]
+            for stream in ends:
+                stream.pauseProducing()
+                stream.write(bytes(size))
+            self.pair.pump()
+            for go, stream in zip(going, reversed(ends) if swapped else ends, strict=True):
+                go(stream)
+                self.pair.pump()
+        self.assertEqual((len(self.pair.mux), self.pair.mux.held), (1, 0))
 
     def test_half_close(self) -> None:
         """Who can read on after its own end does, and what it gets is complete."""
@@ -509,10 +530,17 @@ class UpgradeTests(SynchronousTestCase):
 
     def test_a_message_too_long(self) -> None:
         """More than the dialect allows is answered with 1009."""
-        connection, _ = self.client("\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1")
-        carrier: Any = connection.session.connection
-        carrier.dataReceived(b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big"))
-        self.assertEqual(carrier.localCloseCode, 1009)
+        whole = b"\x82\x7f" + (1024 * 1024 + 1).to_bytes(8, "big")
+        pieces = b"\x02\x7f" + (1024 * 1024).to_bytes(8, "big") + UNKNOWN_FRAME + b"\x80\x01x"
+        for data in (whole, pieces):
+            connection, _ = self.client(
+                "\r\nSec-WebSocket-Protocol: exposr-tx.1\r\nExposr-Dialect: 1"
+            )
+            carrier: Any = connection.session.connection
+            carrier.dataReceived(data)
+            carrier.dataReceived(b"\x82\x01y")  # nothing more is read
+            self.assertEqual(carrier.localCloseCode, 1009)
+            self.assertFalse(connection.session.is_open)
 
     def test_a_text_message(self) -> None:
         """It is a protocol error, whole, in pieces, or behind a good message."""

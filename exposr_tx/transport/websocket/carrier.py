@@ -135,6 +135,9 @@ class Carrier:
         and 43 µs; and the rest of the buffer is not copied for each.
         """
         reader = self._reader
+        if reader.too_large or reader.is_text:
+            self.data = b""  # nothing more is read from who was told so (RFC 6455, section 7.1.7)
+            return
         pieces, used = reader.receive(self.data)
         if used:
             self.data = self.data[used:]
@@ -153,6 +156,9 @@ class Carrier:
             session.violated(f"a message of more than {limit} bytes", TOO_LARGE)
         elif reader.is_text:
             session.violated("a text message")
+        else:
+            return
+        self.data = b""
 
     def onPing(self, payload: bytes) -> None:
         if self.session is not None:
