@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from benchmarks.bench import BENCH, MIB, ORIGIN, SETTLE, Bench, Result, Side, medians
+from benchmarks.bench import BENCH, MIB, ORIGIN, SETTLE, Bench, Result, Side, medians, notes
 from benchmarks.load import Visit, download, event_delay, upload, wrk
 from benchmarks.processes import GIB
 
 SLOW_RATE = 4_000_000
+#: Streams at once. With few of them the buffers of a process count that all its streams share.
+FEW, MANY = 4, 16
 
 
 def one_stream(bench: Bench) -> Iterator[Result]:
@@ -38,26 +40,25 @@ def far_away(bench: Bench) -> Iterator[Result]:
 
 def stopped_reader(bench: Bench) -> Iterator[Result]:
     """Memory of server and client while readers stop, or are slow, in the middle of 1 GiB."""
-    streams = 4
     fast = (128 if bench.quick else 512) * MIB
 
-    def visitors(side: Side) -> list[Visit]:
+    def visitors(side: Side, streams: int) -> list[Visit]:
         visits = [Visit(side.port, BENCH, "/large") for _ in range(streams)]
         for visit in visits:
             visit.head()
         return visits
 
-    def uploads(side: Side, path: str) -> list[Visit]:
+    def uploads(side: Side, streams: int, path: str) -> list[Visit]:
         return [Visit(side.port, ORIGIN, path, upload=GIB) for _ in range(streams)]
 
-    def visitor_stops(side: Side) -> list[Visit]:
-        visits = visitors(side)
+    def visitor_stops(side: Side, streams: int) -> list[Visit]:
+        visits = visitors(side, streams)
         for visit in visits:
             visit.read(fast)
         return visits
 
-    def visitor_slow(side: Side) -> list[Visit]:
-        visits = visitors(side)
+    def visitor_slow(side: Side, streams: int) -> list[Visit]:
+        visits = visitors(side, streams)
         until = time.monotonic() + 4
         while time.monotonic() < until:
             for visit in visits:
@@ -65,17 +66,17 @@ def stopped_reader(bench: Bench) -> Iterator[Result]:
             time.sleep(0.1)
         return visits
 
-    def target_stops(side: Side) -> list[Visit]:
-        visits = uploads(side, f"/stall?{fast}")
+    def target_stops(side: Side, streams: int) -> list[Visit]:
+        visits = uploads(side, streams, f"/stall?{fast}")
         for visit in visits:
             visit.send(GIB, patience=SETTLE)
         return visits
 
-    def target_slow(side: Side) -> list[Visit]:
-        visits = uploads(side, f"/slow?{SLOW_RATE}")
+    def target_slow(side: Side, streams: int) -> list[Visit]:
+        visits = uploads(side, streams, f"/slow?{SLOW_RATE}")
         for _ in range(4):
             for visit in visits:
-                visit.send(GIB, patience=0.25)
+                visit.send(GIB, patience=1 / streams)
         return visits
 
     for name, title, act, goal in (
@@ -84,19 +85,26 @@ def stopped_reader(bench: Bench) -> Iterator[Result]:
         ("target-stops", "target stops reading", target_stops, "6,000"),
         ("target-slow", "target always slow", target_slow, "1,000"),
     ):
-        with bench.fresh() as side:
-            wrk(side.port, BENCH, "/small", 8, 1, False)
-            before = side.memory()
-            visits = act(side)
-            time.sleep(SETTLE if "stops" in name else 0)
-            used = (side.memory() - before) / streams / 1000
-            rate = wrk(side.port, BENCH, "/small", 1, 1, False)
-            for visit in visits:
-                visit.close()
+        counts, used = (FEW,) if "stops" in name else (FEW, MANY), dict[int, float]()
+        for streams in counts:
+            with bench.fresh() as side:
+                wrk(side.port, BENCH, "/small", 8, 1, False)
+                before = side.memory()
+                visits = act(side, streams)
+                time.sleep(SETTLE if "stops" in name else 0)
+                used[streams] = (side.memory() - before) / 1000
+                rate = wrk(side.port, BENCH, "/small", 1, 1, False)
+                for visit in visits:
+                    visit.close()
+        most = counts[-1]
+        further = ""
+        if most > FEW:
+            slope = (used[most] - used[FEW]) / (most - FEW)
+            further = f"of {FEW}: {used[FEW] / FEW:,.0f} each; each further one {slope:,.0f}"
         others = f"others meanwhile: p50 {rate.p50:.0f} µs, {rate.failed} failed"
-        note = f"goal ≤ {goal}; {streams} streams; {others}"
+        note = notes(f"goal ≤ {goal}; {most} streams", further, others)
         title = f"memory per stream, {title}"
-        yield Result(name, title, "KB", None, used, more=False, note=note)
+        yield Result(name, title, "KB", None, used[most] / most, more=False, note=note)
 
 
 def event_stream(bench: Bench) -> Iterator[Result]:

@@ -16,10 +16,9 @@ ValueError with the words that follow "--name 'text': ".
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -171,6 +170,14 @@ def comma_list(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
         return tuple(item(part.strip()) for part in text.split(",") if part.strip())
 
     return parse
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    """What a misspelt name probably means, or an empty string."""
+    # Only here: most command lines are right, and what a client loads it keeps.
+    import difflib  # noqa: PLC0415
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 class EnvironOptions(usage.Options):
@@ -345,8 +352,8 @@ class EnvironOptions(usage.Options):
 
     def _unknown(self, word: str) -> usage.UsageError:
         name = word.lstrip("-").partition("=")[0]
-        close = difflib.get_close_matches(name, self._takes_value.keys() - self.hidden, n=1)
-        hint = f"did you mean --{close[0]}?" if close else "--help lists the options"
+        close = _closest(name, self._takes_value.keys() - self.hidden)
+        hint = f"did you mean --{close}?" if close else "--help lists the options"
         return usage.UsageError(f"{word.partition('=')[0]}: no such option; {hint}")
 
     # The environment
@@ -371,8 +378,8 @@ class EnvironOptions(usage.Options):
             known |= set(sub._variables())
         for variable in sorted(self.environ):
             if variable.startswith(self.prefix) and variable not in known:
-                close = difflib.get_close_matches(variable, known, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                close = _closest(variable, known)
+                hint = f"; did you mean {close}?" if close else ""
                 self.warnings.append(f"{variable} is set and names no option{hint}")
 
     # Sub-commands

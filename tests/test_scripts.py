@@ -1,5 +1,8 @@
 """The console script, where it needs no server."""
 
+import os
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -52,21 +55,39 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(status, 2)
         self.assertIn("sqlite:///", err)
 
+    def loaded(self, code: str, *heavy: str) -> subprocess.CompletedProcess[str]:
+        """Run code in a fresh process; it fails with the names of modules that it has loaded."""
+        code = f"import sys\n{code}\nsys.exit(' '.join({set(heavy)} & set(sys.modules)) or 0)\n"
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).resolve().parents[1],
+            env={k: v for k, v in os.environ.items() if not k.startswith("EXPOSR_")},
+            capture_output=True,
+            text=True,
+        )
+
     def test_light(self) -> None:
         """Help needs neither the reactor nor the websocket and HTTP libraries."""
-        import subprocess
-        import sys
-
-        code = (
-            "import sys\n"
+        done = self.loaded(
             "from exposr_tx.scripts import main\n"
-            "main(['tunnel', 'connect', '--help'], {}, sys.stdout, sys.stderr)\n"
-            "heavy = {'twisted.internet.reactor', 'autobahn', 'treq', 'klein'}\n"
-            "sys.exit(' '.join(heavy & set(sys.modules)) or 0)\n"
-        )
-        root = Path(__file__).resolve().parents[1]
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+            "main(['tunnel', 'connect', '--help'], {}, sys.stdout, sys.stderr)",
+            *("twisted.internet.reactor", "autobahn", "treq", "klein"),
         )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("--keep", done.stdout)
+
+    def test_connect_is_light(self) -> None:
+        """A client that records and inspects nothing keeps nothing in memory for that."""
+        done = self.loaded(
+            "from exposr_tx.scripts import exposr\n"
+            "sys.argv[1:] = ['tunnel', 'connect', 'http://localhost']\n"
+            "try:\n"
+            "    exposr()\n"
+            "except SystemExit:\n"  # for want of a server; all is loaded by then
+            "    print('autobahn' in sys.modules)",
+            *("klein", "treq", "rich", "sqlite3", "difflib", "pycparser"),
+            *("exposr_tx.inspection.recorder", "exposr_tx.inspection.folder"),
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("--server URL (or EXPOSR_SERVER) is needed", done.stderr)
+        self.assertEqual(done.stdout, "True\n")

@@ -14,7 +14,6 @@ from zope.interface import implementer
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
 from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
-from exposr_tx.inspection.recorder import Recording
 from exposr_tx.interfaces import IReusable
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.native_stream import NativeStream
@@ -23,6 +22,8 @@ from exposr_tx.transport.v2_stream import V2Stream
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocolFactory
+
+    from exposr_tx.inspection.recorder import Recording
 
 __all__ = ["Forward"]
 

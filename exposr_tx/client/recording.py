@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from exposr_tx.client.target import Target
 from exposr_tx.errors import BadInput
-from exposr_tx.inspection.folder import HarFolder
-from exposr_tx.inspection.recorder import Recorder, Recording
-from exposr_tx.inspection.redaction import Redaction
-from exposr_tx.options import EnvironOptions
+
+if TYPE_CHECKING:
+    from exposr_tx.client.target import Target
+    from exposr_tx.inspection.folder import HarFolder
+    from exposr_tx.inspection.recorder import Recorder, Recording
+    from exposr_tx.options import EnvironOptions
 
 __all__ = ["har_folder", "recordings"]
 
@@ -25,6 +27,10 @@ def har_folder(
     path = options[name]
     if not path:
         return None
+    # Only here: what a client loads it keeps for as long as it runs.
+    from exposr_tx.inspection.folder import HarFolder  # noqa: PLC0415
+    from exposr_tx.inspection.redaction import Redaction  # noqa: PLC0415
+
     folder = HarFolder(
         path,
         Redaction.parse(options[f"{name}-redact"] or ""),

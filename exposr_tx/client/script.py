@@ -35,7 +35,6 @@ from exposr_tx.client.target import Target
 from exposr_tx.client.trust import Trust
 from exposr_tx.client.tunnel import OwnTunnel
 from exposr_tx.errors import BadInput, ExposrError
-from exposr_tx.inspection.recorder import Recorder
 from exposr_tx.lead import lead
 from exposr_tx.memory import keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
@@ -186,6 +185,9 @@ class Script:
             recorder = inspector.recorder
             inspector.add(lambda: own.tunnel_id, connect)
         elif watchers:
+            # Only here, as in har_folder: most clients look at nothing, and are to stay small.
+            from exposr_tx.inspection.recorder import Recorder  # noqa: PLC0415
+
             recorder = Recorder(watchers, max_body=max_body)
         record = None
         if recorder is not None:

@@ -263,7 +263,7 @@ class NativeChannels(Streams):
 
     def consumed(self, channel: int, size: int) -> None:
         """A protocol has taken bytes that were kept for it: the peer may get more credit."""
-        frame = self._mux.consumed(channel, size)
+        frame = self._mux.consumed(channel, size, self._clock.seconds())
         if frame:
             self.send(frame)
 
@@ -275,7 +275,7 @@ class NativeChannels(Streams):
 
     def grant(self, channel: int) -> None:
         """Half of a stream's window was taken as it came."""
-        frame = self._mux.grant(channel)
+        frame = self._mux.grant(channel, self._clock.seconds())
         if frame:
             self.send(frame)
 

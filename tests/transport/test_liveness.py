@@ -7,7 +7,7 @@ import math
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.transport.liveness import PING_INTERVAL, Liveness
+from exposr_tx.transport.liveness import PING_INTERVAL, SECOND_LOOK, Liveness
 
 
 class DelayTests(SynchronousTestCase):
@@ -29,3 +29,17 @@ class DelayTests(SynchronousTestCase):
             while len(pings) == before:
                 clock.advance(PING_INTERVAL / 1024)
                 liveness.heard()
+
+    def test_second_look(self) -> None:
+        """Who pings at the start only does so twice: the first answer may have come late."""
+        clock, pings = Clock(), list[bytes]()
+        liveness = Liveness(clock, pings.append, self.fail, regular=False)
+        liveness.start()
+        for wait, took in ((0.0, 0.04), (SECOND_LOOK, 0.0002)):
+            clock.advance(wait)
+            ping = pings.pop()
+            clock.advance(took)
+            liveness.pong(ping)
+        self.assertAlmostEqual(liveness.delay, 0.0002)
+        clock.advance(10 * PING_INTERVAL)
+        self.assertEqual((pings, clock.getDelayedCalls()), ([], []))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from exposr_tx.wire.native import (
     Tls,
     is_native,
 )
+from exposr_tx.wire.native.flow import PROOF
 from tests.wire import native_peer
 from tests.wire.native_peer import Peer, written
 
@@ -190,7 +192,7 @@ class PageTests(SynchronousTestCase):
         mux = client(1)
         for _ in range(2):
             mux.receive(written("DATA", 1, bytes(65536)))
-        check(mux.consumed(1, 131072), "CREDIT", 1, 131072)
+        check(mux.consumed(1, 131072, 0.0), "CREDIT", 1, 131072)
         self.assertEqual(list(expected), [("CREDIT", 0, "[8388608]")])
 
     def test_exchange(self) -> None:
@@ -209,7 +211,7 @@ class PageTests(SynchronousTestCase):
             receiver = ends[{"server": "client", "client": "server"}[end]]
             for event in receiver.receive(data):
                 if isinstance(event, Data):
-                    receiver.consumed(1, len(event.data))
+                    receiver.consumed(1, len(event.data), 0.0)
         self.assertEqual((len(ends["server"]), len(ends["client"])), (0, 0))
 
     def test_errors(self) -> None:
@@ -562,7 +564,7 @@ class StreamTests(SynchronousTestCase):
             mux.receive(written("DATA", 1, b"abc") + written("END", 1))
             self.assertEqual(list(mux.receive(written(kind, 1, *what))), [])
             self.assertEqual(len(mux), 1)
-            self.assertEqual(mux.consumed(1, 3), b"")
+            self.assertEqual(mux.consumed(1, 3, 0.0), b"")
             self.assertEqual(len(mux), 0)
 
     def test_never_opened(self) -> None:
@@ -581,7 +583,7 @@ class StreamTests(SynchronousTestCase):
             list(mux.receive(message)),
             [Data(1, b"all"), Ended(1), Closed(1, ResetCode.NO_ERROR, "")],
         )
-        mux.consumed(1, 3)
+        mux.consumed(1, 3, 0.0)
         self.assertEqual(len(mux), 0)
 
     def test_reset_throws_away(self) -> None:
@@ -593,7 +595,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(mux.reset(1, ResetCode.NO_ERROR), b"")
         self.assertEqual(mux.reset(3, ResetCode.TIMEOUT), written("RESET", 3, 7, ""))
         self.assertEqual((len(mux), mux.held), (0, 0))
-        self.assertEqual(mux.consumed(3, 3), b"")  # somebody had not heard of it
+        self.assertEqual(mux.consumed(3, 3, 0.0), b"")  # somebody had not heard of it
         self.assertEqual(mux.reset(3, ResetCode.TIMEOUT), b"")
 
 
@@ -631,7 +633,7 @@ class CreditTests(SynchronousTestCase):
                 mux.data_head(1, size)
         mux.data_head(1, MESSAGE_SIZE - 8)
         with self.assertRaises(LocalProtocolError):
-            mux.consumed(1, 1)
+            mux.consumed(1, 1, 0.0)
 
     def test_beyond(self) -> None:
         """DATA beyond the credit of its stream or the connection is an error."""
@@ -661,10 +663,10 @@ class CreditTests(SynchronousTestCase):
         mux = client(1)
         mux.receive(written("DATA", 1, bytes(STREAM_WINDOW)))
         half = STREAM_WINDOW // 2
-        self.assertEqual(mux.consumed(1, half - 1), b"")
-        self.assertEqual(mux.consumed(1, 1), written("CREDIT", 1, half))
+        self.assertEqual(mux.consumed(1, half - 1, 0.0), b"")
+        self.assertEqual(mux.consumed(1, 1, 0.0), written("CREDIT", 1, half))
         mux.receive(written("END", 1))
-        self.assertEqual(mux.consumed(1, half), b"")  # nothing more will come
+        self.assertEqual(mux.consumed(1, half, 0.0), b"")  # nothing more will come
 
     def test_arrival_credits_the_connection(self) -> None:
         """Readers that stop do not use up the connection: others go on."""
@@ -712,7 +714,7 @@ class CreditTests(SynchronousTestCase):
         told = []
         for number in numbers:
             self.assertTrue(mux.flow(number).take(STREAM_WINDOW))
-            told.append(mux.grant(number))
+            told.append(mux.grant(number, 0.0))
         credit = written("CREDIT", 0, CONNECTION_WINDOW)
         self.assertEqual([frame.count(credit) for frame in told], [0] * 63 + [1])
 
@@ -728,6 +730,32 @@ class CreditTests(SynchronousTestCase):
         pipe = Pipe()
         pipe.carry(1, 4 * 1024 * 1024, takes=lambda held: max(held // 2, 1))
         self.assertEqual(pipe.receiver._flows[1].window, STREAM_WINDOW)
+
+    def test_near_and_quick(self) -> None:
+        """With a near peer the window grows as well, once much was taken in a short time."""
+        pipe = Pipe(delay=0.001)
+        pipe.carry(1, PROOF - MAX_WINDOW, takes=lambda held: held)
+        self.assertEqual(pipe.receiver._flows[1].window, STREAM_WINDOW)
+        pipe.carry(1, 64 * 1024 * 1024, takes=lambda held: held)
+        self.assertEqual(pipe.receiver._flows[1].window, MAX_WINDOW)
+
+    def test_near_and_slow(self) -> None:
+        """With a near peer it does not while the consumer takes little, be it all at once."""
+        pipe = Pipe(delay=0.001)
+        for _ in range(160):
+            pipe.now += 0.1
+            pipe.carry(1, 400_000, takes=lambda held: held)
+        self.assertEqual(pipe.receiver._flows[1].window, STREAM_WINDOW)
+
+    def test_near_and_slow_by_and_by(self) -> None:
+        """A consumer that was quick loses what its window has grown, though it never lags."""
+        pipe = Pipe(delay=0.001)
+        pipe.carry(1, 64 * 1024 * 1024, takes=lambda held: held)
+        for _ in range(160):
+            pipe.now += 0.1
+            pipe.carry(1, 400_000, takes=lambda held: held)
+        self.assertEqual(pipe.receiver._flows[1].window, STREAM_WINDOW)
+        self.assertEqual(pipe.receiver._grown, 0)
 
     def test_stops(self) -> None:
         """A consumer that was fast and stops holds its window, which shrinks as it lags."""
@@ -757,8 +785,11 @@ class CreditTests(SynchronousTestCase):
 class Pipe:
     """A server that sends as much as it may, and a client whose consumers take it."""
 
-    def __init__(self, streams: int = 1) -> None:
+    now = 0.0
+
+    def __init__(self, streams: int = 1, delay: float = inf) -> None:
         self.sender, self.receiver = NativeMux(True), NativeMux(False)
+        self.receiver.delay = delay
         self.grants = 0
         for _ in range(streams):
             self.receiver.receive(self.sender.open(HTTP)[1])
@@ -777,7 +808,7 @@ class Pipe:
                 if self.sender.sendable(number) and size:
                     continue
             taken = takes(self.receiver._flows[number].held)
-            grant = self.receiver.consumed(number, taken)
+            grant = self.receiver.consumed(number, taken, self.now)
             self.grants += bool(grant)
             self.sender.receive(grant)
             if not (part or taken):
@@ -1044,7 +1075,7 @@ class End:
         elif action == "take":
             size = min(size, self.held[number])
             self.held[number] -= size
-            self.outbox.append(self.mux.consumed(number, size))
+            self.outbox.append(self.mux.consumed(number, size, 0.0))
         elif action == "reset":
             self.reset.add(number)
             self.sending.discard(number)

@@ -259,19 +259,21 @@ class NativeMux(Intake):
         self._drop(channel, flow)
         return frame + self._refill() if self._room < LOW_ROOM else frame
 
-    def consumed(self, channel: int, size: int) -> bytes:
+    def consumed(self, channel: int, size: int, now: float) -> bytes:
         """The consumer has taken bytes of Data; CREDIT to send, or nothing yet.
 
         To be told of every byte, also after Ended and Closed, unless the stream
         is reset. Granted when half of the window is missing. 0.3 µs where nothing is
         granted (measured).
+
+        :param now: seconds of any clock.
         """
         flow = self._flows.get(channel)
         if flow is None:  # we have reset it
             return b""
         if size > flow.held:
             raise LocalProtocolError(f"stream {channel} did not hold {size} bytes")
-        return self._granted(channel, flow, flow.take(size))
+        return self._granted(channel, flow, flow.take(size), now)
 
     def flow(self, channel: int) -> Flow:
         """What a stream may send and holds. Its consumer may call :meth:`Flow.take` for bytes that
@@ -285,23 +287,23 @@ class NativeMux(Intake):
             raise LocalProtocolError(f"stream {channel} is not there")
         return flow
 
-    def grant(self, channel: int) -> bytes:
+    def grant(self, channel: int, now: float) -> bytes:
         """CREDIT for a stream of whose window half is missing, or nothing if it has ended."""
         flow = self._flows.get(channel)
-        return b"" if flow is None else self._granted(channel, flow, True)
+        return b"" if flow is None else self._granted(channel, flow, True, now)
 
-    def _granted(self, channel: int, flow: Flow, due: bool) -> bytes:
+    def _granted(self, channel: int, flow: Flow, due: bool, now: float) -> bytes:
         """What is to be sent now that bytes were taken: also for the connection, whose credit may
         have been withheld because of them."""
-        frame = self._grant(channel, flow) if due else b""
+        frame = self._grant(channel, flow, now) if due else b""
         return frame + self._refill() if self._room < LOW_ROOM else frame
 
-    def _grant(self, channel: int, flow: Flow) -> bytes:
+    def _grant(self, channel: int, flow: Flow, now: float) -> bytes:
         if not flow.receiving:
             self._drop_if_over(channel, flow)
             return b""
         before = flow.window
-        size = flow.grant(GROWN_WINDOWS - self._grown, self.delay <= NEAR)
+        size = flow.grant(GROWN_WINDOWS - self._grown, self.delay <= NEAR, now)
         self._grown += flow.window - before
         return frames.credit(channel, size) if size else b""
 
