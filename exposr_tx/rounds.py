@@ -45,7 +45,7 @@ class Reader:
     and the transport's end are told.
     """
 
-    __slots__ = ("_fd", "_rounds", "reading", "receive", "recv", "transport")
+    __slots__ = ("_rounds", "fd", "reading", "receive", "recv", "transport")
 
     def __init__(
         self, rounds: Rounds, transport: Any, fd: int, receive: Callable[[bytes], object]
@@ -55,22 +55,22 @@ class Reader:
         self.receive = receive
         self.reading = False
         self._rounds = rounds
-        self._fd = fd
+        self.fd = fd
 
     def start(self) -> None:
         """Watch the connection."""
         if not self.reading and not self.transport.disconnected:
-            self._rounds.watch(self._fd)
+            self._rounds.watch(self.fd)
             self.reading = True
 
     def stop(self) -> None:
         """Watch it no more, for now or for ever."""
         if self.reading:
             self.reading = False
-            self._rounds.unwatch(self._fd)
+            self._rounds.unwatch(self.fd)
         if self.transport.disconnected:
             # Nothing shall lead from the transport to itself: it would wait for the collector.
-            self._rounds.forget(self._fd)
+            self._rounds.forget(self.fd)
             for name in ("startReading", "stopReading", "_reader"):
                 vars(self.transport).pop(name, None)
 
@@ -121,17 +121,22 @@ class Rounds:
         if known is not None and known.transport is transport:
             known.receive = receive
             return True
+        self.take(Reader(self, transport, fd, receive))
+        return True
+
+    def take(self, reader: Reader) -> None:
+        """Read from now on what the reactor has read until now."""
+        transport = reader.transport
         transport.stopReading()
-        reader = self.reader(transport, receive)
+        self._readers[reader.fd] = reader
         vars(transport)["startReading"] = reader.start
         vars(transport)["stopReading"] = reader.stop
         reader.start()
-        return True
 
     def reader(self, transport: Any, receive: Callable[[bytes], object]) -> Reader:
         """What will read a connection, once started."""
-        fd = transport.fileno()
-        reader = self._readers[fd] = Reader(self, transport, fd, receive)
+        reader = Reader(self, transport, transport.fileno(), receive)
+        self._readers[reader.fd] = reader
         return reader
 
     def at_end(self, call: Callable[[], object]) -> None:
@@ -290,9 +295,22 @@ class Accepted(Server):
             self._reader.stop()
 
 
+class _Arrivals(Reader):
+    """A listening port: what there is to read are connections."""
+
+    __slots__ = ()
+
+    def __init__(self, rounds: Rounds, port: Any) -> None:
+        super().__init__(rounds, port, port.fileno(), lambda _: port.doRead())
+        self.recv = lambda _: True
+
+
 def accept_in_rounds(port: Any) -> None:
-    """Let what a listening TCP port accepts be :class:`Accepted`; other ports stay as they are."""
-    if type(port) is Port and rounds_of(port.reactor).possible:
+    """Let a listening TCP port be read in rounds, and what it accepts be :class:`Accepted`; other
+    ports stay as they are."""
+    rounds = rounds_of(port.reactor) if type(port) is Port else None
+    if rounds is not None and rounds.possible:
         port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         port.socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
         port.transport = Accepted
+        rounds.take(_Arrivals(rounds, port))
