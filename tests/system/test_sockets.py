@@ -168,6 +168,16 @@ class RoundsTests(SocketTests):
             self.assertEqual(repr(rounds_of(reactor)), "<Rounds 0 of 0 connections read>")
             self.assertNotIn(rounds_of(reactor), reactor.getReaders())
 
+    def test_keep_alive(self) -> None:
+        """An accepted connection finds out by itself, in minutes, that its peer has vanished."""
+        for reactor in self.reactors():
+            _, transport, _ = self.both(reactor, accepted=True)
+            self.assertTrue(transport.getTcpKeepAlive())
+            self.assertTrue(transport.getTcpNoDelay())
+            option = transport.socket.getsockopt
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            self.assertEqual([option(socket.IPPROTO_TCP, name) for name in names], [60, 15, 4])
+
     def test_reset(self) -> None:
         """A peer that resets the connection has not ended it."""
         for reactor, peer, _, protocol in self.each():
