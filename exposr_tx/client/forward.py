@@ -123,6 +123,9 @@ class RewritingSide(StreamSide):
         if data:
             super().dataReceived(data)
 
+    def straight_to(self, write: Callable[[bytes], None]) -> Callable[[bytes], None] | None:
+        return None
+
 
 class Targets(Factory):
     """Makes the other side of each splice."""
@@ -136,6 +139,16 @@ class Targets(Factory):
 TARGETS, HALF_TARGETS = Targets(Side), Targets(HalfSide)
 
 
+def _through(
+    record: Callable[[bytes], None], write: Callable[[bytes], None]
+) -> Callable[[bytes], None]:
+    def pass_on(data: bytes) -> None:
+        record(data)
+        write(data)
+
+    return pass_on
+
+
 class RecordedStreamSide(StreamSide):
     """A stream that is recorded, as the target gets it."""
 
@@ -146,6 +159,9 @@ class RecordedStreamSide(StreamSide):
     def dataReceived(self, data: bytes) -> None:
         self.recording.sent(data)
         super().dataReceived(data)
+
+    def straight_to(self, write: Callable[[bytes], None]) -> Callable[[bytes], None] | None:
+        return _through(self.recording.sent, write)
 
     def _targets(self, halves: bool) -> Factory:
         return RecordedTargets(self.recording, halves)
@@ -182,6 +198,9 @@ class RecordedTarget(Side):
     def dataReceived(self, data: bytes) -> None:
         self._recording.received(data)
         super().dataReceived(data)
+
+    def straight_to(self, write: Callable[[bytes], None]) -> Callable[[bytes], None] | None:
+        return _through(self._recording.received, write)
 
     def readConnectionLost(self) -> None:
         self._recording.ended("")

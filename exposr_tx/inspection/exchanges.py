@@ -300,13 +300,17 @@ class Exchange:
     @property
     def size(self) -> int:
         """Bytes of memory that its contents take, roughly."""
-        size = len(self.request.raw) + self.request_body.kept + self.response_body.kept
-        if self.request_wire is not self.request_body:
+        # An object of its own, and lists, take 1 KiB.
+        body, size = self.request_body, 1024 + len(self.request.raw) + self.response_body.kept
+        if body is not NO_BODY:
+            size += body.kept
+        if self.request_wire is not body:
             size += self.request_wire.kept
         if self.response is not None:
             size += len(self.response.raw)
-        # An object of its own, and lists, take this much more.
-        return size + self.frames.kept + 128 * len(self.frames) + 1024
+        if self.frames is not NO_FRAMES:
+            size += self.frames.kept + 128 * len(self.frames)
+        return size
 
 
 class Watcher(Protocol):
@@ -321,7 +325,7 @@ class Watcher(Protocol):
         return None
 
     def changed(self, exchange: Exchange) -> object:
-        """Its response's head has come, or a websocket's message."""
+        """Its response's head has come without the rest, or a websocket's message."""
         return None
 
     def ended(self, exchange: Exchange) -> object:

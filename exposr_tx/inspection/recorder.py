@@ -32,7 +32,7 @@ from exposr_tx.inspection.exchanges import (
     Watcher,
 )
 from exposr_tx.inspection.messages import MessageReader
-from exposr_tx.wire.http1 import End, Event, Limits, Request, RequestParser, Response
+from exposr_tx.wire.http1 import END, End, Event, Limits, Request, RequestParser, Response
 from exposr_tx.wire.http1 import ResponseParser as Responses
 
 __all__ = ["Recorder", "Recording"]
@@ -327,11 +327,27 @@ class Recording:
     # Responses
 
     def _response_bytes(self, data: bytes) -> None:
-        exchange = self._waiting[0]
+        exchange, responses, recorder = self._waiting[0], self._responses, self._recorder
         if exchange.answered is None:
-            exchange.answered = self._recorder.seconds()
-        self._response_events(self._responses.receive(data))
-        if len(self._responses.rest) > LIMITS.head:
+            exchange.answered = recorder.seconds()
+        events = responses.receive(data)
+        if (
+            len(events) == 3
+            and events[2] is END
+            and isinstance(body := events[1], bytes)
+            and exchange.response is None
+            and exchange.requested is not None
+            and not (responses.rest or self._held)
+        ):
+            # A final response, all in one piece: what most are. Nobody is told that its head has
+            # come, as it ends at once.
+            exchange.response = ResponseHead(responses.head)
+            exchange.response_body.add(body)
+            exchange.ended = recorder.seconds()
+            self._finish_if_whole(exchange)
+            return
+        self._response_events(events)
+        if len(responses.rest) > LIMITS.head:
             raise RemoteProtocolError("much is behind its end")
 
     def _response_events(self, events: list[Event]) -> None:

@@ -7,6 +7,7 @@ for each exchange, whatever happens to it meanwhile.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -82,7 +83,8 @@ class Ring:
     def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._kept: dict[str, Exchange] = {}
+        # A plain dict would look through the places of those that have gone for its first.
+        self._kept: OrderedDict[str, Exchange] = OrderedDict()
         self._sizes: dict[str, int] = {}
         self._bytes = 0
         self._subscriptions: set[Subscription] = set()
