@@ -8,7 +8,6 @@ what exchanges need to be told apart; the rest is left until somebody looks.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from exposr_tx.inspection.exchanges import (
     ResponseHead,
     State,
     Watcher,
+    is_bare,
 )
 from exposr_tx.inspection.messages import MessageReader
 from exposr_tx.wire.http1 import END, End, Event, Limits, Request, RequestParser, Response
@@ -43,11 +43,6 @@ LIMITS: Final = Limits(line=65536, head=65536, fields=300)
 MAX_WAITING: Final = 256
 #: Bytes behind a request for an upgrade that are kept until its answer.
 MAX_HELD: Final = 64 * 1024
-
-#: A request line.
-_LINE: Final = re.compile(rb"[!-~]++ [!-~]++ HTTP/1\.1\r\n")
-#: What makes a request more than its head.
-_MORE: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding|upgrade):", re.IGNORECASE)
 
 GONE: Final = "the visitor left before the response had ended"
 CUT: Final = "the target closed the connection before the response had ended"
@@ -242,7 +237,7 @@ class Recording:
             return
         if self._sending is None and not parser.rest:
             self._begun = self._recorder.seconds()
-            if _is_bare(data):
+            if is_bare(data):
                 exchange = self._new(data, NO_BODY)
                 exchange.requested = self._begun
                 self._sending = None
@@ -445,15 +440,3 @@ class Recording:
         """It is a fault of ours, of which what passes must not suffer."""
         self._recorder.log.failure("a recording failed")
         self._end_all("it could not be recorded")
-
-
-def _is_bare(data: bytes) -> bool:
-    """Whether bytes are one request's head and no body follows, as of most requests.
-
-    To parse it as well would take ten times as long.
-    """
-    return (
-        data.find(b"\r\n\r\n") == len(data) - 4
-        and _LINE.match(data) is not None
-        and _MORE.search(data) is None
-    )
