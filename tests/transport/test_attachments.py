@@ -342,6 +342,13 @@ class AttachmentTests(SynchronousTestCase):
         self.successResultOf(drained)
         self.assertEqual(self.successResultOf(attachment.lost).code, 1001)
 
+    def test_server_goes_meanwhile(self) -> None:
+        """A tunnel that is attached when the news is on its way hears of it as well."""
+        attaching = self.connection.attach("two", "good-two", self.targets["two"])
+        self.endpoint.go_away()
+        self.pump()
+        self.successResultOf(self.successResultOf(attaching).leaving)
+
     def test_kept_streams_end(self) -> None:
         """Streams on which nothing runs end with the tunnel that they are for; others go on."""
         attachment = self.attached()

@@ -131,7 +131,8 @@ class ClientConnection:
             asked, or is not there any more. May be cancelled.
         """
         native = self.session.native
-        if native is None or self._left or not self.session.is_open:
+        gone = self._left or self.leaving.called or not self.session.is_open
+        if native is None or gone:
             return fail(AttachFailed("the connection takes no further tunnels"))
         try:
             number = native.attach(tunnel_id, token, factory)
@@ -176,6 +177,8 @@ class ClientConnection:
             return
         attachment = Attachment(self, event.attachment)
         self._tunnels[event.attachment] = attachment
+        if self.leaving.called:  # the server said so while it was asked
+            attachment.leaving.callback(None)
         asked.callback(attachment)
 
     def _refused(self, event: Refused) -> None:
