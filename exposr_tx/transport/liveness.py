@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
+from exposr_tx.transport.beats import TOGETHER, beats_of
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -23,10 +25,6 @@ __all__ = ["LAST_LOOK", "PING_INTERVAL", "PROBE_TIMEOUT", "SERVER_SILENCE", "Liv
 
 #: Seconds between pings. Two without any sign of life end the session: at most 18 s.
 PING_INTERVAL: Final = 6.0
-
-#: Seconds whose pings go out together: ten thousand idle peers do not wake this process as often
-#: each second as there are pings, which would cost 150 µs a ping in place of 50.
-TOGETHER: Final = 0.0625
 
 #: Unanswered pings after which the peer is dead.
 MISSES: Final = 2
@@ -72,6 +70,8 @@ class Liveness:
     __slots__ = (
         "_asked_at",
         "_barriers",
+        "_beat",
+        "_beats",
         "_clock",
         "_dead",
         "_heard",
@@ -82,7 +82,6 @@ class Liveness:
         "_regular",
         "_stopped",
         "_tick_call",
-        "_tick_due",
         "_wall_clock",
         "_watch_call",
         "_watch_due",
@@ -116,7 +115,8 @@ class Liveness:
         self._heard = False
         self._missed = 0
         self._stopped = False
-        self._tick_due = 0.0
+        self._beats = beats_of(clock)
+        self._beat = -1
         self._tick_call: IDelayedCall | None = None
         self._watch_due = 0.0
         self._watch_call: IDelayedCall | None = None
@@ -146,6 +146,7 @@ class Liveness:
     def stop(self) -> None:
         """The connection is over: nobody will answer."""
         self._stopped = True
+        self._beats.remove(self._beat, self._tick)
         for call in (self._tick_call, self._watch_call):
             if call is not None and call.active():
                 call.cancel()
@@ -206,12 +207,12 @@ class Liveness:
         return self._pings
 
     def _tick_later(self) -> None:
-        now = self._clock.seconds()
-        self._tick_due = due = (now + PING_INTERVAL) // TOGETHER * TOGETHER
-        self._tick_call = self._clock.callLater(due - now, self._tick)
+        self._beat = self._beats.add(self._clock, PING_INTERVAL, self._tick)
 
     def _tick(self) -> None:
-        if self._heard or self._clock.seconds() - self._tick_due > JUMP:
+        if self._stopped:
+            return
+        if self._heard or self._clock.seconds() - self._beat * TOGETHER > JUMP:
             self._missed = 0
         else:
             self._missed += 1

@@ -43,3 +43,26 @@ class DelayTests(SynchronousTestCase):
         self.assertAlmostEqual(liveness.delay, 0.0002)
         clock.advance(10 * PING_INTERVAL)
         self.assertEqual((pings, clock.getDelayedCalls()), ([], []))
+
+
+class EndTests(SynchronousTestCase):
+    """What is left of it."""
+
+    def test_stopped_by_another(self) -> None:
+        """Whom the ping of another has ended in the same moment pings no more, nor later."""
+        clock, pings, both = Clock(), list[str](), list[Liveness]()
+
+        def ping(name: str) -> None:
+            pings.append(name)
+            if len(pings) == 3:
+                both[name == "a"].stop()
+
+        for name in ("a", "b"):
+            both.append(Liveness(clock, lambda _, name=name: ping(name), self.fail))  # type: ignore[misc]
+        for liveness in both:
+            liveness.start()
+        clock.advance(PING_INTERVAL)
+        self.assertEqual(len(pings), 3)
+        for liveness in both:
+            liveness.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
