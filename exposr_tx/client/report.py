@@ -64,7 +64,7 @@ class Report(Events):
             event="lost",
             tunnel=tunnel.tunnel_id,
             number=number,
-            reason=lost.reason or f"closed with code {lost.code}",
+            reason=lost.why,
         )
         self.tell("lost", tunnel, number, lost)
 

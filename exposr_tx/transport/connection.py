@@ -23,6 +23,11 @@ class Lost:
     reason: str
     clean: bool
 
+    @property
+    def why(self) -> str:
+        """The reason, for people; the code where there is none."""
+        return self.reason or f"closed with code {self.code}"
+
 
 class MessageConnection(Protocol):
     """What carries a session's messages: a websocket, say.
