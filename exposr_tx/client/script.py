@@ -61,7 +61,9 @@ def exit_status(error: BaseException) -> int:
 class Script:
     """One run of the script.
 
-    :param server_trust: whom to believe that he is the server.
+    :param rest: makes the calls; of no account yet.
+    :param dialler: opens the tunnel's connections.
+    :ivar stopped: whether it was asked to stop.
     """
 
     def __init__(
