@@ -14,21 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "logs", "routing"),
-    *(
-        "inmemory",
-        "lead",
-        "memory",
-        "monotonic",
-        "policy",
-        "quiet",
-        "rounds",
-        "splice",
-        "storage",
-        "transport",
-        "tunnels",
-        "wire",
-    ),
+    *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "inmemory", "lead"),
+    *("logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing", "splice", "storage"),
+    *("transport", "tunnels", "wire"),
 }
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
