@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "inmemory", "lead"),
-    *("logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing", "splice", "storage"),
-    *("transport", "tunnels", "wire"),
+    *("accesslog", "accounts", "api", "bodies", "deadlines", "direct", "ingress", "inmemory"),
+    *("lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing", "splice"),
+    *("storage", "transport", "tunnels", "wire"),
 }
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "accesslog": {"logs"},
     "wire": set(),
+    "bodies": set(),
     "deadlines": set(),
     "direct": {"rounds"},
     "inmemory": set(),
@@ -37,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
-    "policy": {"direct", "rounds"},
+    "policy": {"bodies", "direct", "rounds"},
     "routing": {"tunnels"},
     "transport": {"wire", "splice", "direct", "rounds"},
     "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
@@ -47,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "inspector": {"inspection", "wire", "quiet"},
     "client": {
         *("wire", "splice", "transport", "inspection", "inspector"),
-        *("options", "inmemory", "lead", "memory", "monotonic"),
+        *("options", "bodies", "inmemory", "lead", "memory", "monotonic"),
     },
     "policy_options": {"options"},
     "server_options": {"options", "policy_options"},

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 
+from exposr_tx.bodies import Body, body_of
 from exposr_tx.client.answers import (
     AccountRefused,
     RegistrationClosed,
@@ -25,7 +26,6 @@ from exposr_tx.client.answers import (
     TunnelTaken,
     unreachable,
 )
-from exposr_tx.client.http import Body, body_of
 
 if TYPE_CHECKING:
     from twisted.web.iweb import IAgent
