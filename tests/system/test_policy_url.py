@@ -15,11 +15,11 @@ import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.policy.folder import Folder
 from tests.system.certificates import Authority
 from tests.system.harness import (
     Client,
@@ -221,14 +221,11 @@ allow if {
 
     def agent(self, *texts: str) -> str:
         """Start it; its documents' URL."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        for number, text in enumerate(texts):
-            Path(folder.name, f"p{number}.rego").write_text(text)
+        folder = Folder(self, **{f"p{number}": text for number, text in enumerate(texts)})
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             port = reserved.getsockname()[1]
         words = ("run", "--server", "--disable-telemetry", "--addr", f"127.0.0.1:{port}")
-        process = Process(self, [OPA, *words, folder.name])
+        process = Process(self, [OPA, *words, folder.path])
 
         def answers() -> bool:
             assert process.running, process.report()
