@@ -42,7 +42,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorders
+from tests.transport.pair import ORIGIN, Recorders, drain
 
 DATA, OPEN, ACK, CLOSE = 1, 2, 3, 4
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -180,7 +180,7 @@ class Server(SynchronousTestCase):
         self.failureResultOf(self.endpoint.admit(path + b"?t=", [], ORIGIN), NoToken)
         self.failureResultOf(self.endpoint.admit(path + b"?t=bad", [], ORIGIN), PermissionDenied)
         self.successResultOf(self.endpoint.admit(b"http://x" + path + b"?t=good", [], ORIGIN))
-        self.endpoint.drain()
+        drain(self.endpoint)
         self.failureResultOf(self.endpoint.admit(path + b"?t=good", [], ORIGIN), Draining)
 
     # Handshake
@@ -392,7 +392,7 @@ class Server(SynchronousTestCase):
         """Draining waits for the last stream, then lets the client go elsewhere."""
         protocol, wire, upstream = self.opened()
         visitor = self.stream(protocol, wire, upstream)
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.assertFalse(upstream.accepting)
         self.assertNoResult(drained)
         visitor.stream.loseConnection()
@@ -404,7 +404,7 @@ class Server(SynchronousTestCase):
         """When the grace period is over, draining ends at once."""
         protocol, wire, upstream = self.opened()
         self.stream(protocol, wire, upstream)
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.endpoint.close()
         self.successResultOf(drained)
         self.assertEqual(self.events(wire)[-1].code, 1001)

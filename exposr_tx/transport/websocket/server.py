@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from exposr_tx.errors import (
@@ -188,15 +188,6 @@ class WebsocketEndpoint:
         """Tell all native clients that the server is about to go; the connections go on."""
         for upstream in list(self.upstreams):
             upstream.go_away()
-
-    def drain(self) -> Deferred[None]:
-        """Refuse new connections, end each open one with its last stream.
-
-        :return: fires when all have ended; :meth:`close` hurries them.
-        """
-        self.draining = True
-        drains = DeferredList([upstream.drain() for upstream in list(self.upstreams)])
-        return drains.addCallback(lambda _: None)
 
     def close(self, code: int = 1001, reason: str = "Server shutting down") -> None:
         """End all connections now, with their streams."""
