@@ -18,6 +18,7 @@ from zope.interface import implementer
 from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
 from exposr_tx.interfaces import IAdmission, IUpstream, Origin
 from exposr_tx.transport.backstream.exchange import Exchange, remote_of
+from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.wire.backstream import Requests
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ QUEUE: Final = 32
 MAX_HELD: Final = 128 * 1024 * 1024
 #: The websocket close code for what breaks the protocol.
 PROTOCOL_ERROR: Final = 1002
-SHUTTING_DOWN: Final = "Server shutting down"
 
 
 class Messages(Protocol):

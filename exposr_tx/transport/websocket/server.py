@@ -19,6 +19,7 @@ from exposr_tx.errors import (
     TunnelNotFound,
 )
 from exposr_tx.interfaces import IAdmission, ITakeover, Origin
+from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.transport.journal import Journal
 from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
@@ -189,7 +190,7 @@ class WebsocketEndpoint:
         for upstream in list(self.upstreams):
             upstream.go_away()
 
-    def close(self, code: int = 1001, reason: str = "Server shutting down") -> None:
+    def close(self, code: int = 1001, reason: str = SHUTTING_DOWN) -> None:
         """End all connections now, with their streams."""
         self.draining = True
         for upstream in list(self.upstreams):
