@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "api", "bodies", "deadlines", "direct", "ingress", "inmemory"),
-    *("lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing", "splice"),
-    *("storage", "transport", "tunnels", "wire"),
+    *("accesslog", "accounts", "addresses", "api", "bodies", "deadlines", "direct", "ingress"),
+    *("inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing"),
+    *("splice", "storage", "transport", "tunnels", "wire"),
 }
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "accesslog": {"logs"},
     "wire": set(),
+    "addresses": set(),
     "bodies": set(),
     "deadlines": set(),
     "direct": {"rounds"},
@@ -40,8 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "policy": {"bodies", "direct", "rounds"},
     "routing": {"tunnels"},
-    "transport": {"wire", "splice", "direct", "rounds"},
-    "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
+    "transport": {"addresses", "wire", "splice", "direct", "rounds"},
+    "ingress": {"addresses", "wire", "splice", "deadlines", "direct", "rounds"},
     "quiet": set(),
     "api": {"accounts", "tunnels", "routing", "inmemory", "quiet"},
     "inspection": {"wire"},
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "policy_options": {"options"},
     "server_options": {"options", "policy_options"},
     "draining": set(),
-    "service": {"draining", "lead", "logs", "rounds"},
+    "service": {"addresses", "draining", "lead", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
     "backstream": SERVER
     | SERVER_EDGE - {"tap"}
