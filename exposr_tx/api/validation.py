@@ -13,9 +13,8 @@ from typing import Any
 
 from exposr_tx.errors import BadInput
 from exposr_tx.tunnels import Change, is_tunnel_id
-from exposr_tx.tunnels.values import TUNNEL_ID
 
-__all__ = ["check_change", "check_page", "check_tunnel_id"]
+__all__ = ["check_change", "check_page"]
 
 MAX_ALT_NAMES = 10
 #: Tunnels in one page of the list, at most and unless asked for.
@@ -32,15 +31,6 @@ _URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{2})+"
 )
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-
-def check_tunnel_id(tunnel_id: str) -> None:
-    """Raises BadInput when no tunnel can be called so."""
-    if not is_tunnel_id(tunnel_id):
-        raise BadInput(
-            f'"tunnel_id" with value "{tunnel_id}" fails to match the required pattern:'
-            f" /{TUNNEL_ID}/"
-        )
 
 
 def check_page(args: Mapping[bytes, list[bytes]]) -> tuple[str, int]:
