@@ -16,7 +16,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
-import exposr_tx
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
 from exposr_tx.client.answers import AccountRefused, ServerUnreachable, TunnelTaken
 from exposr_tx.client.arguments import ConnectArguments
@@ -306,8 +305,7 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
     except BadInput as error:
         printer.error(str(error))
         return USAGE
-    agent = f"exposr-tx/{exposr_tx.__version__}"
-    rest = RestClient(options["server"], http, reactor, agent)
+    rest = RestClient(options["server"], http, reactor)
     dialler = Dialler(reactor, trust, rest.server, printer.error)
     script = Script(reactor, options, environ, printer, SystemRandom(), rest, dialler)
 
