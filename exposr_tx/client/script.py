@@ -25,7 +25,15 @@ from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.inspecting import inspector_of
-from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.options import (
+    FAILED,
+    REFUSED,
+    SUCCESS,
+    UNREACHABLE,
+    USAGE,
+    Command,
+    ExposrOptions,
+)
 from exposr_tx.client.printing import Printer, Progress
 from exposr_tx.client.recording import har_folder, recordings
 from exposr_tx.client.rest import RestClient
@@ -42,8 +50,6 @@ if TYPE_CHECKING:
     from exposr_tx.inspector.service import Inspector
 
 __all__ = ["Script", "exit_status", "run"]
-
-SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = 0, 1, 2, 3, 4
 
 
 def exit_status(error: BaseException) -> int:
