@@ -23,7 +23,7 @@ from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, closing, rewritten
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.words import NAME, SIGN, STRING, Word, words
 
-__all__ = ["Module", "check", "scan"]
+__all__ = ["Module", "check", "fields_of", "scan"]
 
 _KEYWORDS: Final = frozenset(
     {

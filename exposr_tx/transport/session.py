@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.connection import MessageConnection
 
-__all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "Session"]
+__all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "TOO_LARGE", "Session"]
 
 #: WebSocket close codes.
 PROTOCOL_ERROR: Final = 1002

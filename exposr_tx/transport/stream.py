@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.streams import Streams
 
-__all__ = ["HIGH_WATER", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
+__all__ = ["HIGH_WATER", "QUANTUM", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
 
 #: Bytes kept for a protocol that has paused us before the peer is asked to pause.
 HIGH_WATER: Final = 64 * 1024

@@ -30,7 +30,7 @@ from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_na
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IReactorTime
 
-__all__ = ["WebsocketEndpoint"]
+__all__ = ["ServerProtocol", "WebsocketEndpoint"]
 
 _PATH: Final = re.compile(rb"/v1/tunnel/([^/?]+)/ws-endpoint/?", re.IGNORECASE)
 
