@@ -29,7 +29,7 @@ from zope.interface import implementer
 from exposr_tx.bodies import Body, body_of
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.counts import Counts
-from exposr_tx.policy.document import ALL_FIELDS, PASSING, Reading
+from exposr_tx.policy.document import ALL_FIELDS, MAX_KEPT, PASSING, Reading
 from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ __all__ = ["MAX_CONNECTIONS", "RemotePolicies", "agent"]
 MAX_CONNECTIONS: Final = 32
 #: Bytes of an answer, at most.
 MAX_ANSWER: Final = 65536
-#: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
-MAX_KEPT: Final = 16384
 #: Seconds an idle connection is kept.
 IDLE: Final = 60
 _HEADERS: Final = Headers(
