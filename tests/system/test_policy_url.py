@@ -11,7 +11,6 @@ import os
 import shutil
 import socket
 import ssl
-import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -182,9 +181,7 @@ class PretenderTests(SynchronousTestCase):
 
     def test_https(self) -> None:
         """A certificate is verified: by an authority of the platform's the agent is believed."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        authority = Authority(folder.name)
+        authority = Authority(self)
         agent = Agent(self, authority.certificate("localhost"))
         words = ("--policy-url", agent.url, "--policy-timeout", PATIENT)
         wary = Serve(self, *words)

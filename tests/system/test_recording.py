@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 import threading
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -16,7 +15,16 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.inspection.har_schema import faults
 from tests.inspection.test_recorder import frame
-from tests.system.harness import Client, ForClass, Process, Server, Target, Visitor, wait_until
+from tests.system.harness import (
+    Client,
+    ForClass,
+    Process,
+    Server,
+    Target,
+    Visitor,
+    temporary_folder,
+    wait_until,
+)
 from tests.system.targets import PAGE, digest_of, pieces, site
 from tests.system.test_backstream import PLAIN, JsonServer, Serve, command, connect, until_served
 from tests.system.websockets import open_websocket
@@ -61,9 +69,7 @@ class Files:
     """A folder for HAR files."""
 
     def __init__(self, test: SynchronousTestCase) -> None:
-        folder = tempfile.TemporaryDirectory()
-        test.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "new" / "har"
+        self.path = Path(temporary_folder(test)) / "new" / "har"
 
     def names(self) -> list[str]:
         """Those that are there, by age."""
