@@ -15,6 +15,8 @@ from benchmarks.load import Rate, Visit, wrk
 from benchmarks.processes import DOMAIN, Program, Programs, free_port, wait_until
 
 MIB = 1 << 20
+#: Connections of a visitor's that stay, in most cases of small requests.
+CONNECTIONS = 64
 # Seconds for memory to come to rest before it is read.
 SETTLE = 1.5
 #: Descriptors that a program needs besides its clients' connections.
@@ -246,6 +248,11 @@ def medians(figures: dict[bool, list[float]]) -> tuple[float | None, float | Non
     return yardstick, ours
 
 
+def each(seconds: float, requests: int) -> float:
+    """µs per request, of CPU seconds for so many."""
+    return seconds / max(1, requests) * 1e6
+
+
 class Cpu:
     """CPU µs per request of each side, gathered while a case runs."""
 
@@ -256,7 +263,7 @@ class Cpu:
 
     def spent(self, side: Side, before: float, requests: int) -> float:
         """Count what so many requests have cost since :meth:`Side.cpu` was ``before``."""
-        cost = (side.cpu() - before) / max(1, requests) * 1e6
+        cost = each(side.cpu() - before, requests)
         self._costs[side.is_yardstick].append(cost)
         return cost
 

@@ -7,7 +7,6 @@ this thread's CPU time, without that of the loop and of a call of the same argum
 
 from __future__ import annotations
 
-import inspect
 import secrets
 import sys
 import time
@@ -26,34 +25,21 @@ PAUSE = 0.1
 
 def requests(count: int) -> list[tuple[Any, ...]]:
     """Arguments of :meth:`AccessLog.write` for so many different requests."""
-    kinds = {
-        name: parameter.annotation
-        for name, parameter in inspect.signature(AccessLog.write).parameters.items()
-        if name != "self"
-    }
-    found = []
-    for number in range(count):
-        fields: dict[str, Any] = {
-            "method": "GET",
-            "host": "bench.localhost:8080",
-            "path": f"/articles/2026/11/{number}/index.html",
-            "status": 200 if number % 50 else 404,
-            "bytes_in": 0,
-            "bytes_out": 90 + number % 7000,
-            "first_byte_ms": 0.3 + number / 1000,
-            "last_byte_ms": 0.4 + number / 1000,
-            "tunnel": "bench",
-            "request_id": secrets.token_hex(16),
-        }
-        found.append(
-            tuple(
-                fields[name].encode()
-                if kind == "bytes" and isinstance(fields[name], str)
-                else fields[name]
-                for name, kind in kinds.items()
-            )
+    return [
+        (
+            b"GET",
+            b"bench.localhost:8080",
+            b"/articles/2026/11/%d/index.html" % number,
+            200 if number % 50 else 404,
+            0,
+            90 + number % 7000,
+            0.3 + number / 1000,
+            0.4 + number / 1000,
+            b"bench",
+            secrets.token_hex(16).encode(),
         )
-    return found
+        for number in range(count)
+    ]
 
 
 def nothing(*_: Any) -> None:

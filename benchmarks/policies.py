@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from benchmarks.bench import BENCH, Bench, Result, Side, interleaved, notes
+from benchmarks.bench import BENCH, CONNECTIONS, Bench, Result, Side, each, interleaved, notes
 from benchmarks.load import wrk
 
-CONNECTIONS = 64
 #: Kept: the same input comes again and again. Of a connection: the port belongs to the input.
 #: Anew: each request is evaluated, as the time does.
 _RULE = """allow if {{
@@ -41,7 +40,7 @@ def policies(bench: Bench) -> Iterator[Result]:
             before = side.cpu()
             rate = wrk(side.port, BENCH, "/small", CONNECTIONS, bench.seconds, False)
             failed += rate.failed
-            costs[names[side]].append((side.cpu() - before) / max(1, rate.requests) * 1e6)
+            costs[names[side]].append(each(side.cpu() - before, rate.requests))
             return rate.per_second
 
         found = interleaved(bench.pairs, measure, [*sides.values()])

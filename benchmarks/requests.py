@@ -9,11 +9,13 @@ from contextlib import ExitStack
 
 from benchmarks.bench import (
     BENCH,
+    CONNECTIONS,
     SETTLE,
     Bench,
     Cpu,
     Result,
     Side,
+    each,
     interleaved,
     medians,
     notes,
@@ -21,8 +23,6 @@ from benchmarks.bench import (
 from benchmarks.load import Background, Flow, Rate, Visitors, download, wrk
 from benchmarks.processes import DOMAIN, GIB
 
-#: Connections of a visitor's that stay, in most of these cases.
-CONNECTIONS = 64
 #: Seconds in which the server pings every idle client once.
 PING_CYCLE = 6
 
@@ -30,7 +30,7 @@ PING_CYCLE = 6
 def kept_alive(bench: Bench) -> Iterator[Result]:
     """Small requests on 64 connections that stay."""
     cpu = Cpu(bench)
-    figures = bench.paired(lambda side: cpu.wrk(side, BENCH, "/small", 64).per_second)
+    figures = bench.paired(lambda side: cpu.wrk(side, BENCH, "/small", CONNECTIONS).per_second)
     title, goal = "64 kept-alive connections, small GET", "goal ≥ 0.40, CPU ≤ 60 µs"
     yield cpu.put(Result("kept-alive", title, "req/s", *figures, note=goal))
 
@@ -46,7 +46,9 @@ def one_connection(bench: Bench) -> Iterator[Result]:
 def closed(bench: Bench) -> Iterator[Result]:
     """Small requests, each on a new connection: visitors' connections accepted per second."""
     cpu = Cpu(bench)
-    figures = bench.paired(lambda side: cpu.wrk(side, BENCH, "/small", 64, True).per_second)
+    figures = bench.paired(
+        lambda side: cpu.wrk(side, BENCH, "/small", CONNECTIONS, True).per_second
+    )
     title, goal = "64 connections, Connection: close", "goal ≥ 0.45, and ≥ 1,000"
     yield cpu.put(Result("close", title, "req/s", *figures, note=goal))
 
@@ -153,9 +155,9 @@ def many_tunnels(bench: Bench) -> Iterator[Result]:
             before = side.cpu()
             rate = wrk(side.port, BENCH, "/small", CONNECTIONS, seconds, False)
             used = side.cpu() - before
-            costs[side].append(used / max(1, rate.requests) * 1e6)
+            costs[side].append(each(used, rate.requests))
             idle = at_rest[sides.index(side)] * seconds
-            alone[side].append((used - idle) / max(1, rate.requests) * 1e6)
+            alone[side].append(each(used - idle, rate.requests))
             failed += rate.failed
             return rate.per_second
 
@@ -201,7 +203,7 @@ def dialects(bench: Bench) -> Iterator[Result]:
         rate = wrk(side.port, host, "/small", CONNECTIONS, bench.seconds, False)
         failed += rate.failed
         key = "nginx" if side.is_yardstick else host
-        costs.setdefault(key, []).append((side.cpu() - before) / max(1, rate.requests) * 1e6)
+        costs.setdefault(key, []).append(each(side.cpu() - before, rate.requests))
         return rate.per_second
 
     try:

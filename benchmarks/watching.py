@@ -6,12 +6,10 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from benchmarks.bench import BENCH, Bench, Result, Side, interleaved, notes
+from benchmarks.bench import BENCH, CONNECTIONS, Bench, Result, Side, each, interleaved, notes
 from benchmarks.load import wrk
 from benchmarks.processes import DOMAIN, Program
 
-#: Connections of the visitors.
-CONNECTIONS = 64
 #: Seconds over which a program must be at rest, and the share of a core that is rest.
 REST, AT_REST = 0.5, 0.05
 #: Seconds that it may take to come to rest.
@@ -51,7 +49,7 @@ def beside_plain(bench: Bench, case: str, title: str, goal: str, *options: str) 
         come_to_rest(client)
         before = side.cpu()
         rate = wrk(side.port, host, "/small", CONNECTIONS, bench.seconds, False)
-        costs[host].append((side.cpu() - before) / max(1, rate.requests) * 1e6)
+        costs[host].append(each(side.cpu() - before, rate.requests))
         failed += rate.failed
         return rate.per_second
 

@@ -63,6 +63,16 @@ def _bare(word: bytes, size: int) -> bytes:
     return _quoted(word, size)[1:-1]
 
 
+def _keep(kept: dict[bytes, bytes], word: bytes, written: bytes) -> bytes:
+    """How a word is written, kept for the next time unless it is long: few methods, hosts, tunnels
+    and paths make up most of the traffic."""
+    if len(word) <= SHORT:
+        if len(kept) >= MAX_WORDS:
+            kept.clear()
+        kept[word] = written
+    return written
+
+
 @implementer(IAccessLog)
 class AccessLog:
     """Access lines as JSON, or as text with the same fields in the same order.
@@ -83,22 +93,6 @@ class AccessLog:
         self._verbs: dict[bytes, bytes] = {}
         self._words: dict[bytes, bytes] = {}
 
-    def _word(self, word: bytes, size: int = MAX_WORD) -> bytes:
-        """A host, a tunnel or a path in quotes; few of them make up most of the traffic."""
-        if len(word) > SHORT:
-            return _quoted(word, size)
-        if len(self._words) >= MAX_WORDS:
-            self._words.clear()
-            self._verbs.clear()
-        self._words[word] = found = _quoted(word, size)
-        return found
-
-    def _method(self, method: bytes) -> bytes:
-        if len(method) > SHORT or len(self._verbs) >= MAX_WORDS:
-            return self._verb(method, MAX_WORD)
-        self._verbs[method] = found = self._verb(method, MAX_WORD)
-        return found
-
     def write(
         self,
         method: bytes,
@@ -117,20 +111,20 @@ class AccessLog:
         if millisecond != self._millisecond:
             self._millisecond = millisecond
             self._time = timestamp(millisecond / 1000).encode()
-        words = self._words
+        verbs, words = self._verbs, self._words
         write_line(
             self._line
             % (
                 self._time,
-                self._verbs.get(method) or self._method(method),
-                words.get(host) or self._word(host),
-                words.get(path) or self._word(path, MAX_PATH),
+                verbs.get(method) or _keep(verbs, method, self._verb(method, MAX_WORD)),
+                words.get(host) or _keep(words, host, _quoted(host, MAX_WORD)),
+                words.get(path) or _keep(words, path, _quoted(path, MAX_PATH)),
                 status,
                 bytes_in,
                 bytes_out,
                 first_byte_ms,
                 last_byte_ms,
-                words.get(tunnel) or self._word(tunnel),
+                words.get(tunnel) or _keep(words, tunnel, _quoted(tunnel, MAX_WORD)),
                 request_id
                 if len(request_id) <= MAX_WORD and request_id.isalnum()
                 else _bare(request_id, MAX_WORD),

@@ -22,6 +22,7 @@ __all__ = [
     "IAccessLog",
     "IAdmission",
     "IPolicy",
+    "IReusable",
     "IRoutes",
     "IStorage",
     "ITakeover",

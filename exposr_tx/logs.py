@@ -24,7 +24,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["LogObserver", "LogOutput", "timestamp"]
+__all__ = ["LogObserver", "LogOutput", "redact", "timestamp"]
 
 #: Seconds for which lines are gathered. One write then carries hundreds of them.
 INTERVAL: Final = 0.05

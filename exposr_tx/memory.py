@@ -1,6 +1,6 @@
 """Memory: keeping the buffers of large transfers, and collecting rubbish less often.
 
-A socket is read into fresh bytes of :data:`~exposr_tx.direct.READ_SIZE`. By its
+A socket is read into fresh bytes of :data:`~exposr_tx.rounds.READ_SIZE`. By its
 defaults glibc returns a freed block of that size to the kernel at once and asks
 for it again at the next read, so that every page of it faults once more.
 Measured: a gigabyte through the tunnel cost 1.9 s of the server's CPU, most of

@@ -67,7 +67,7 @@ class Reader:
     def start(self) -> None:
         """Watch the connection."""
         if not self.reading and not self.transport.disconnected:
-            self._rounds.watch(self.fd)
+            self._rounds.watch(self)
             self.reading = True
 
     def stop(self) -> None:
@@ -135,16 +135,9 @@ class Rounds:
         """Read from now on what the reactor has read until now."""
         transport = reader.transport
         transport.stopReading()
-        self._readers[reader.fd] = reader
         vars(transport)["startReading"] = reader.start
         vars(transport)["stopReading"] = reader.stop
         reader.start()
-
-    def reader(self, transport: Any, receive: Callable[[bytes], object]) -> Reader:
-        """What will read a connection, once started."""
-        reader = Reader(self, transport, transport.fileno(), receive)
-        self._readers[reader.fd] = reader
-        return reader
 
     def at_end(self, call: Callable[[], object]) -> None:
         """Call when the round is over; outside of one, in the reactor's next turn."""
@@ -167,8 +160,9 @@ class Rounds:
 
     # What readers ask for --------------------------------------------------
 
-    def watch(self, fd: int) -> None:
-        self._poll().register(fd, select.EPOLLIN)
+    def watch(self, reader: Reader) -> None:
+        self._readers[reader.fd] = reader
+        self._poll().register(reader.fd, select.EPOLLIN)
         self._watched += 1
         if self._watched == 1:
             self._attach(True)
@@ -294,7 +288,7 @@ class Accepted(Server):
     def startReading(self) -> None:
         if self._reader is None:
             rounds = rounds_of(self.reactor)
-            self._reader = rounds.reader(self, self.protocol.dataReceived)
+            self._reader = Reader(rounds, self, self.fileno(), self.protocol.dataReceived)
         self._reader.start()
 
     def stopReading(self) -> None:

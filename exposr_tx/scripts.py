@@ -19,11 +19,9 @@ from typing import Any, NoReturn, TextIO
 
 from twisted.python.usage import UsageError
 
-from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.options import FAILED, SUCCESS, USAGE, Command, ExposrOptions
 
 __all__ = ["backstream", "exposr"]
-
-USAGE = 2
 
 
 def exposr() -> NoReturn:
@@ -38,7 +36,7 @@ def exposr() -> NoReturn:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+        status = FAILED
     sys.exit(status)
 
 
@@ -61,16 +59,12 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err:
     options = ExposrOptions(environ)
     try:
         options.parseOptions(arguments)
-    except UsageError as error:
-        err.write(f"exposr: {error}\n")
-        return USAGE
-    except SystemExit as done:  # --help and --version
-        return int(done.code or 0)
-    try:
         _choose_reactor(options)
     except UsageError as error:
         err.write(f"exposr: {error}\n")
         return USAGE
+    except SystemExit as done:  # --help and --version
+        return int(done.code or SUCCESS)
     name, command = options.command()
     if name == "admin account create":
         return _create_account(command, out, err)
@@ -130,7 +124,7 @@ def _create_account(command: Command, out: TextIO, err: TextIO) -> int:
     from exposr_tx.storage import open_storage
 
     reactor: Any = running
-    status = 1
+    status = FAILED
 
     async def create() -> str:
         storage = open_storage(url, reactor)
@@ -145,7 +139,7 @@ def _create_account(command: Command, out: TextIO, err: TextIO) -> int:
         if isinstance(result, str):
             out.write(f"{result}\n")
             out.flush()
-            status = 0
+            status = SUCCESS
         elif isinstance(result.value, (ExposrError, ValueError, OSError)):
             err.write(f"exposr: --storage-url {url!r}: {result.getErrorMessage()}\n")
         else:

@@ -284,8 +284,11 @@ class Options(EnvironOptions):
         for name in sorted(_WITHOUT_EFFECT & self.given.keys()):
             self.warnings.append(f"{self.given[name]} has no effect in this server")
         policy_options.check(self)
-        self._settle_tcp()
+        self._check_ingress()
         self._settle_ports()
+        for name in ("ingress", "transport"):
+            if not self[name]:
+                raise self.error(name, "must name one kind at least")
         for name in ("transport-max-connections", "limit-streams"):
             if not self[name]:
                 raise self.error(name, "must be 1 or more")
@@ -318,7 +321,7 @@ class Options(EnvironOptions):
                 "ingress-park-timeout", "this version does not park requests; only 0 is possible"
             )
 
-    def _settle_tcp(self) -> None:
+    def _check_ingress(self) -> None:
         wanted, ports = "tcp" in self["ingress"], self["ingress-tcp-ports"]
         if wanted and ports is None:
             raise self.error("ingress", "tcp needs ports: --ingress-tcp-ports 20000-20100")
@@ -328,9 +331,6 @@ class Options(EnvironOptions):
             raise self.error("backstream", "needs --ingress http")
         if self["backstream"] and self["backstream"] == urlsplit(self["api-url"] or "").hostname:
             raise self.error("backstream", "is the host of --api-url; give it one of its own")
-        for name in ("ingress", "transport"):
-            if not self[name]:
-                raise self.error(name, "must name one kind at least")
 
     def _settle_ports(self) -> None:
         """One port moves all; two listeners only when both are given and differ."""

@@ -35,6 +35,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
+from exposr_tx.addresses import host_port
 from exposr_tx.draining import Draining
 from exposr_tx.errors import ExposrError
 from exposr_tx.lead import lead
@@ -123,11 +124,7 @@ class Door:
         assert self.port is not None
         where = self.port.getHost()
         if isinstance(where, (IPv4Address, IPv6Address)):
-            return (
-                f"[{where.host}]:{where.port}"
-                if ":" in where.host
-                else f"{where.host}:{where.port}"
-            )
+            return host_port(where)
         name = where.name if isinstance(where, UNIXAddress) else str(where)
         return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
 

@@ -61,7 +61,7 @@ from exposr_tx.tunnels import Tunnel, Tunnels
 from exposr_tx.wire.http1 import Limits
 from exposr_tx.wire.native import SUBPROTOCOL
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "Rooms", "makeService"]
 
 #: Seconds between two looks for expired tunnels, at most.
 EXPIRY_LOOK: Final = 5.0

@@ -38,11 +38,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.accounts import Accounts
+from exposr_tx.bodies import Body
 from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
 from exposr_tx.client.endpoint import GRACE
 from exposr_tx.client.events import Events
-from exposr_tx.client.http import Body, agent_for
+from exposr_tx.client.http import agent_for
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust
 from exposr_tx.inmemory import MemoryTransport, joined

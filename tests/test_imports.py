@@ -14,21 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "api", "deadlines", "direct", "ingress", "logs", "routing"),
-    *(
-        "inmemory",
-        "lead",
-        "memory",
-        "monotonic",
-        "policy",
-        "quiet",
-        "rounds",
-        "splice",
-        "storage",
-        "transport",
-        "tunnels",
-        "wire",
-    ),
+    *("accesslog", "accounts", "addresses", "api", "bodies", "deadlines", "direct", "ingress"),
+    *("inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing"),
+    *("splice", "storage", "transport", "tunnels", "wire"),
 }
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
@@ -38,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "accesslog": {"logs"},
     "wire": set(),
+    "addresses": set(),
+    "bodies": set(),
     "deadlines": set(),
     "direct": {"rounds"},
     "inmemory": set(),
@@ -49,22 +39,22 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": set(),
     "tunnels": set(),
     "storage": set(),
-    "policy": {"direct", "rounds"},
+    "policy": {"bodies", "direct", "rounds"},
     "routing": {"tunnels"},
-    "transport": {"wire", "splice", "direct", "rounds"},
-    "ingress": {"wire", "splice", "deadlines", "direct", "rounds"},
+    "transport": {"addresses", "wire", "splice", "direct", "rounds"},
+    "ingress": {"addresses", "wire", "splice", "deadlines", "direct", "rounds"},
     "quiet": set(),
     "api": {"accounts", "tunnels", "routing", "inmemory", "quiet"},
     "inspection": {"wire"},
     "inspector": {"inspection", "wire", "quiet"},
     "client": {
         *("wire", "splice", "transport", "inspection", "inspector"),
-        *("options", "inmemory", "lead", "memory", "monotonic"),
+        *("options", "bodies", "inmemory", "lead", "memory", "monotonic"),
     },
     "policy_options": {"options"},
     "server_options": {"options", "policy_options"},
     "draining": set(),
-    "service": {"draining", "lead", "logs", "rounds"},
+    "service": {"addresses", "draining", "lead", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
     "backstream": SERVER
     | SERVER_EDGE - {"tap"}

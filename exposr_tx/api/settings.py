@@ -24,7 +24,6 @@ class ApiSettings:
     :ivar ws_protocols: what clients may offer as a websocket subprotocol.
     :ivar policies: names of the packages that a tunnel may choose for its visitors; None where the
         server has no policies.
-    :ivar tcp_host: the host of ``tcp://host:port``; empty for the ingress URL's.
     """
 
     ingress_http_url: str
@@ -33,7 +32,6 @@ class ApiSettings:
     transport: frozenset[str] = frozenset({"ws"})
     max_connections: int = 2
     allow_registration: bool = False
-    tcp_host: str = ""
     ws_protocols: tuple[str, ...] = ()
     policies: Callable[[], Collection[str]] | None = None
 
@@ -45,7 +43,7 @@ class ApiSettings:
 
     def tcp_url(self, port: int) -> str:
         """The public URL of a TCP port."""
-        host = self.tcp_host or urlsplit(self.ingress_http_url).hostname or "localhost"
+        host = urlsplit(self.ingress_http_url).hostname or "localhost"
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
     def ws_url(self, base_url: str, tunnel_id: str, token: str) -> str:

@@ -10,10 +10,10 @@ from exposr_tx.api.answers import ConfigRefused, send_json
 from exposr_tx.api.bodies import read_object
 from exposr_tx.api.credentials import Credentials
 from exposr_tx.api.settings import ApiSettings
-from exposr_tx.api.validation import check_change, check_page, check_tunnel_id
+from exposr_tx.api.validation import check_change, check_page
 from exposr_tx.errors import BadInput
 from exposr_tx.interfaces import Connection
-from exposr_tx.tunnels import Change, Tunnel, Tunnels
+from exposr_tx.tunnels import Change, Tunnel, Tunnels, check_tunnel_id
 
 if TYPE_CHECKING:
     from klein import Klein

@@ -8,14 +8,13 @@ Schema: protocols/exposr.md A.4, and contract "REST" for what is ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from exposr_tx.errors import BadInput
 from exposr_tx.tunnels import Change, is_tunnel_id
-from exposr_tx.tunnels.values import TUNNEL_ID
 
-__all__ = ["check_change", "check_page", "check_tunnel_id"]
+__all__ = ["check_change", "check_page"]
 
 MAX_ALT_NAMES = 10
 #: Tunnels in one page of the list, at most and unless asked for.
@@ -32,17 +31,6 @@ _URI = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#\[\]-]|%[0-9A-Fa-f]{2})+"
 )
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-Check = Callable[[str, Any], Any]
-
-
-def check_tunnel_id(tunnel_id: str) -> None:
-    """Raises BadInput when no tunnel can be called so."""
-    if not is_tunnel_id(tunnel_id):
-        raise BadInput(
-            f'"tunnel_id" with value "{tunnel_id}" fails to match the required pattern:'
-            f" /{TUNNEL_ID}/"
-        )
 
 
 def check_page(args: Mapping[bytes, list[bytes]]) -> tuple[str, int]:
@@ -132,11 +120,8 @@ def _alt_names(path: str, value: Any) -> tuple[str, ...]:
         raise BadInput(f'"{path}" must be an array')
     for at, name in enumerate(value):
         text = _text(f"{path}[{at}]", name).lower()
-        if (
-            not _DOMAIN.fullmatch(text)
-            or text.rpartition(".")[2] in _RESERVED
-            or (text.rpartition(".")[2].isdigit())
-        ):
+        top = text.rpartition(".")[2]
+        if not _DOMAIN.fullmatch(text) or top in _RESERVED or top.isdigit():
             raise BadInput(f'"{path}[{at}]" must contain a valid domain name')
     if len(value) > MAX_ALT_NAMES:
         raise BadInput(f'"{path}" must contain less than or equal to {MAX_ALT_NAMES} items')

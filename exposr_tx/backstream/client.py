@@ -154,8 +154,7 @@ class BackstreamClient:
             else:
                 if self.stopped:
                     break
-                why = lost.reason or f"closed with code {lost.code}"
-                self._log.warn("connection to server is lost", url=self._url, error=why)
+                self._log.warn("connection to server is lost", url=self._url, error=lost.why)
             backoff.lasted(self._reactor.seconds() - began)
             try:
                 await self._wait(deferLater(self._reactor, backoff.next(), lambda: None))

@@ -21,6 +21,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from exposr_tx.addresses import host_port
 from exposr_tx.interfaces import IAccessLog
 from exposr_tx.logs import LogOutput, redact
 
@@ -238,11 +239,6 @@ class AccessLines:
             self._log.answered(request_id, method, status)
 
 
-def _address(address: IAddress) -> str:
-    host, port = getattr(address, "host", ""), getattr(address, "port", 0)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class Journal:
     """Which clients came and went."""
 
@@ -250,21 +246,21 @@ class Journal:
         self._log = log
 
     def connected(self, tunnel_id: str, peer: IAddress, connections: int) -> None:
-        self._log.info("connected to WebSocket server", remote=_address(peer), clients=connections)
+        self._log.info("connected to WebSocket server", remote=host_port(peer), clients=connections)
 
     def lost(
         self, tunnel_id: str, peer: IAddress, connections: int, clean: bool, code: int, reason: str
     ) -> None:
         self._log.info(
             "disconnected from WebSocket server",
-            remote=_address(peer),
+            remote=host_port(peer),
             clients=connections,
             code=code,
             reason=reason,
         )
 
     def refused(self, tunnel_id: str, peer: IAddress, error: Any) -> None:
-        self._log.warn("failed to upgrade", remote=_address(peer), error=str(error))
+        self._log.warn("failed to upgrade", remote=host_port(peer), error=str(error))
 
     def asked(self, id: str, method: str, path: str) -> None:
         """A request was sent to a client that takes JSON."""

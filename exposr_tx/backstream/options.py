@@ -37,11 +37,10 @@ _NEXT = re.compile(r"\n|,\s*(?=[!#$%&'*+.^_`|~0-9A-Za-z-]+:(?!//))")
 
 def status(text: str) -> int:
     """A status, or 0 for the default's."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 3):
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else -1
+    if number and not 200 <= number <= 599:
         raise ValueError("must be a status from 200 to 599, or 0 for 503")
-    if int(text) and not 200 <= int(text) <= 599:
-        raise ValueError("must be a status from 200 to 599, or 0 for 503")
-    return int(text) or 503
+    return number or 503
 
 
 class Address:
@@ -61,11 +60,6 @@ class Address:
 
     def __repr__(self) -> str:
         return f"<Address {self.interface} {self.port}>"
-
-
-def address(text: str) -> Address:
-    """An address to listen on."""
-    return Address(text)
 
 
 def header(text: str) -> tuple[str, str]:
@@ -167,7 +161,7 @@ class ServeOptions(CommandOptions):
     optFlags: ClassVar[list[list[Any]]] = [["log-stack", "s", _STACK], *policy_options.FLAGS]
     optParameters: ClassVar[list[list[Any]]] = [
         *_log_parameters("o"),
-        ["addr", "a", None, "Address to listen on; localhost:8080, or 0.0.0.0:$PORT.", address],
+        ["addr", "a", None, "Address to listen on; localhost:8080, or 0.0.0.0:$PORT.", Address],
         ["code", "c", 503, "Status of the answer when no client is connected.", status],
         *policy_options.parameters("p"),
         [

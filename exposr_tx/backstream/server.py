@@ -33,7 +33,7 @@ from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint
 
-__all__ = ["Options", "Rooms", "makeService", "service"]
+__all__ = ["Options", "Rooms", "logging", "makeService", "service"]
 
 Options = ServeOptions
 

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-from exposr_tx.client import names
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount
-from exposr_tx.client.answers import ServerRefusal, Tunnel, TunnelTaken
+from exposr_tx.client.answers import ServerRefusal, Tunnel
 from exposr_tx.client.rest import RestClient
 from exposr_tx.client.settings import Change, changes, unsettings
-from exposr_tx.client.tunnel import NAME_ATTEMPTS, apply, check_known, create_account
+from exposr_tx.client.tunnel import apply, check_known, create_account, create_named
 from exposr_tx.errors import BadInput, ExposrError
 
 __all__ = ["Commands"]
@@ -59,17 +58,12 @@ class Commands:
         if len(words) % 2:
             tunnel_id, words = words[0], words[1:]
         wanted = changes(words)
-        for attempt in range(NAME_ATTEMPTS):
-            name = tunnel_id or names.invent(self._random)
-            try:
-                tunnel = await self._rest.create(name)
-            except TunnelTaken:
-                if tunnel_id or attempt == NAME_ATTEMPTS - 1:
-                    raise
-            else:
-                break
-        self._say(f"Creating tunnel...success ({name})")
-        await self._apply_all(name, tunnel, wanted)
+        if tunnel_id:
+            tunnel = await self._rest.create(tunnel_id)
+        else:
+            tunnel_id, tunnel = await create_named(self._rest, self._random)
+        self._say(f"Creating tunnel...success ({tunnel_id})")
+        await self._apply_all(tunnel_id, tunnel, wanted)
 
     async def configure(self, words: Sequence[str]) -> None:
         """``ID set KEY VALUE ...`` and ``ID unset KEY ...``"""

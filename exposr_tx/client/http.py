@@ -8,80 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from twisted.internet.protocol import Factory
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from exposr_tx.client.trust import Trust, https_policy
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory
-    from twisted.web.iweb import IAgent, IResponse
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProtocol, IProtocolFactory
+    from twisted.web.iweb import IAgent
 
-__all__ = ["Body", "agent_for", "body_of"]
+__all__ = ["agent_for"]
 
 #: Seconds for a TCP connection to each of the server's addresses.
 CONNECT_TIMEOUT = 5.0
-
-
-@implementer(IBodyProducer)
-class Body:
-    """A small body, sent at once. Twisted's own takes turns of the installed reactor."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """It is sent."""
-
-    def resumeProducing(self) -> None:
-        """It is sent."""
-
-    def stopProducing(self) -> None:
-        """It is sent."""
-
-
-def body_of(response: IResponse, limit: int) -> Deferred[bytes]:
-    """The body of a response, or so many bytes of it; cancelling hangs up."""
-    gathering = _Gathering(limit)
-    response.deliverBody(gathering)
-    return gathering.done
-
-
-class _Gathering(Protocol):
-    """A body that is wanted whole, but not beyond a limit."""
-
-    transport: Any
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pieces: list[bytes] = []
-        self.done: Deferred[bytes] = Deferred(lambda _: self.transport.loseConnection())
-
-    def dataReceived(self, data: bytes) -> None:
-        self._pieces.append(data[: self._limit])
-        self._limit -= len(self._pieces[-1])
-        if not self._limit:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss) or not self._limit:
-            self.done.callback(b"".join(self._pieces))
-        else:
-            self.done.errback(reason)
 
 
 @implementer(IAgentEndpointFactory)

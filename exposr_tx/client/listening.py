@@ -24,7 +24,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-import exposr_tx
 from exposr_tx.client.access import Access
 from exposr_tx.client.address import TunnelAddress
 from exposr_tx.client.dialling import Dialler
@@ -288,9 +287,8 @@ class PublicEndpoint:
 
     def _port(self, factory: IProtocolFactory) -> PublicPort:
         access = self._access
-        agent = f"exposr-tx/{exposr_tx.__version__}"
         http = agent_for(self._reactor, access.trust, self._connector)
-        rest = RestClient(access.server, http, self._reactor, agent)
+        rest = RestClient(access.server, http, self._reactor)
         account = access.account()
         if account is not None:
             rest.use(account.account)

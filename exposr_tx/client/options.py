@@ -17,7 +17,19 @@ import exposr_tx
 from exposr_tx.client.folder_options import folder_parameters
 from exposr_tx.options import EnvironOptions, choice, count, port, url
 
-__all__ = ["ExposrOptions"]
+__all__ = [
+    "FAILED",
+    "REFUSED",
+    "SUCCESS",
+    "UNREACHABLE",
+    "USAGE",
+    "Command",
+    "ExposrOptions",
+    "Replay",
+]
+
+#: Exit statuses, as ``--help`` tells them.
+SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = range(5)
 
 
 class Command(EnvironOptions):

@@ -96,7 +96,7 @@ class Progress(Events):
 
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
         name = tunnel.tunnel_id
-        why = lost.reason or f"closed with code {lost.code}"
+        why = lost.why
         if lost.reason == NO_ROOM:
             why += f" (others hold all of its connections: exposr tunnel disconnect {name})"
         self._printer.say(f"Lost connection to tunnel {name}: {why}")

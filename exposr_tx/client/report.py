@@ -36,36 +36,22 @@ class Report(Events):
 
     def connected(self, tunnel: Tunnel, number: int, total: int) -> None:
         self._said = ""
-        for _kind, url in tunnel.ingress_urls():
+        urls = [url for _kind, url in tunnel.ingress_urls()]
+        for url in urls:
             if url not in self._urls:
-                self.log.info(
-                    "tunnel {tunnel} is public at {url}",
-                    event="public",
-                    tunnel=tunnel.tunnel_id,
-                    url=url,
-                )
+                self._line(tunnel, "public", "is public at {url}", url=url)
                 self.tell("url", url)
-        self._urls = [url for _kind, url in tunnel.ingress_urls()]
+        self._urls = urls
         if number in self._lost:
             self._lost.discard(number)
-            self.log.info(
-                "tunnel {tunnel} has its connection {number} again",
-                event="connected",
-                tunnel=tunnel.tunnel_id,
-                number=number,
-            )
+            self._line(tunnel, "connected", "has its connection {number} again", number=number)
         self._up()
         self.tell("connected", tunnel, number, total)
 
     def lost(self, tunnel: Tunnel, number: int, lost: Lost) -> None:
         self._lost.add(number)
-        self.log.info(
-            "tunnel {tunnel} lost its connection {number}: {reason}; connecting again",
-            event="lost",
-            tunnel=tunnel.tunnel_id,
-            number=number,
-            reason=lost.reason or f"closed with code {lost.code}",
-        )
+        text = "lost its connection {number}: {reason}; connecting again"
+        self._line(tunnel, "lost", text, number=number, reason=lost.why)
         self.tell("lost", tunnel, number, lost)
 
     def waiting(self, error: Exception, seconds: float) -> None:
@@ -81,6 +67,9 @@ class Report(Events):
         elif error is not None:
             self.log.failure("the tunnel has ended", Failure(error), event="ended")
         self.tell("ended", error)
+
+    def _line(self, tunnel: Tunnel, event: str, text: str, **fields: object) -> None:
+        self.log.info(f"tunnel {{tunnel}} {text}", event=event, tunnel=tunnel.tunnel_id, **fields)
 
     def tell(self, name: str, *arguments: object) -> None:
         """Call the listener's method; what it raises is its own affair."""

@@ -16,6 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.url import URL
 from twisted.web.http_headers import Headers
 
+import exposr_tx
+from exposr_tx.bodies import Body, body_of
 from exposr_tx.client.answers import (
     AccountRefused,
     RegistrationClosed,
@@ -25,7 +27,6 @@ from exposr_tx.client.answers import (
     TunnelTaken,
     unreachable,
 )
-from exposr_tx.client.http import Body, body_of
 
 if TYPE_CHECKING:
     from twisted.web.iweb import IAgent
@@ -34,6 +35,7 @@ __all__ = ["RestClient"]
 
 #: Seconds for a call, its body included (protocol page B.1).
 TIMEOUT = 5.0
+USER_AGENT = f"exposr-tx/{exposr_tx.__version__}"
 #: An answer larger than this is not the API's.
 LONGEST_ANSWER = 8 * 1024 * 1024
 UNKNOWN_ACCOUNT = (
@@ -50,16 +52,14 @@ class RestClient:
     :param server: the base URL; what stands in its path is kept.
     :param http: makes them.
     :param clock: times them out.
-    :param name: the User-Agent.
     :ivar account: the account number, empty until one is known.
     """
 
-    def __init__(self, server: str, http: IAgent, clock: Any, name: str = "exposr-tx") -> None:
+    def __init__(self, server: str, http: IAgent, clock: Any) -> None:
         self.server = server if server.endswith("/") else server + "/"
         self.account = ""
         self._http = http
         self._clock = clock
-        self._name = name
         self._token = ""
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ class RestClient:
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str = ""
     ) -> dict[str, Any]:
-        headers = {"User-Agent": self._name, "Accept": "application/json, text/plain, */*"}
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json, text/plain, */*"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         exchange = Deferred.fromCoroutine(self._exchange(method, path, headers, body))

@@ -16,7 +16,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
-import exposr_tx
 from exposr_tx.client.accounts_file import AccountsFile, StoredAccount, account_in
 from exposr_tx.client.answers import AccountRefused, ServerUnreachable, TunnelTaken
 from exposr_tx.client.arguments import ConnectArguments
@@ -26,7 +25,15 @@ from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.inspecting import inspector_of
-from exposr_tx.client.options import Command, ExposrOptions
+from exposr_tx.client.options import (
+    FAILED,
+    REFUSED,
+    SUCCESS,
+    UNREACHABLE,
+    USAGE,
+    Command,
+    ExposrOptions,
+)
 from exposr_tx.client.printing import Printer, Progress
 from exposr_tx.client.recording import har_folder, recordings
 from exposr_tx.client.rest import RestClient
@@ -44,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Script", "exit_status", "run"]
 
-SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = 0, 1, 2, 3, 4
-
 
 def exit_status(error: BaseException) -> int:
     """The exit status that stands for an error."""
@@ -61,7 +66,9 @@ def exit_status(error: BaseException) -> int:
 class Script:
     """One run of the script.
 
-    :param server_trust: whom to believe that he is the server.
+    :param rest: makes the calls; of no account yet.
+    :param dialler: opens the tunnel's connections.
+    :ivar stopped: whether it was asked to stop.
     """
 
     def __init__(
@@ -304,8 +311,7 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
     except BadInput as error:
         printer.error(str(error))
         return USAGE
-    agent = f"exposr-tx/{exposr_tx.__version__}"
-    rest = RestClient(options["server"], http, reactor, agent)
+    rest = RestClient(options["server"], http, reactor)
     dialler = Dialler(reactor, trust, rest.server, printer.error)
     script = Script(reactor, options, environ, printer, SystemRandom(), rest, dialler)
 

@@ -144,13 +144,13 @@ def parse_target(text: str, from_server: bool = False) -> Target:
     """
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return _of_host("http", "localhost", _port(text, text), text)
+        return _of_host("localhost", _port(text, text))
     if match := _URL.match(text):
         return _of_url(text, match[1].lower())
     if (match := _HOST_PORT.fullmatch(text)) and match[1].lower() not in (
         SCHEMES.keys() | PLAIN_ENDPOINTS
     ):
-        return _of_host("http", match[1].strip("[]"), _port(match[2], text), text)
+        return _of_host(match[1].strip("[]"), _port(match[2], text))
     if match := _ENDPOINT.fullmatch(text):
         return _of_endpoint(text, match[1], match[2], from_server)
     raise _bad(text, "is not understood; write it like http://localhost:3000 or localhost:3000")
@@ -162,9 +162,9 @@ def _port(digits: str, text: str) -> int:
     return int(digits)
 
 
-def _of_host(scheme: str, host: str, port: int, text: str) -> Target:
+def _of_host(host: str, port: int) -> Target:
     shown = f"[{host}]" if ":" in host else host
-    return _of_url(f"{scheme}://{shown}:{port}/", scheme)
+    return _of_url(f"http://{shown}:{port}/", "http")
 
 
 def _of_url(text: str, scheme: str) -> Target:
@@ -205,9 +205,7 @@ def _normal(parts: SplitResult, scheme: str) -> str:
     """The URL as the Node client normalises it: lower case, no default port, a path of /."""
     user, at, _ = parts.netloc.rpartition("@")
     host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    if not host.isascii():
-        host = _ascii(host)
+    host = f"[{host}]" if ":" in host else _ascii(host)
     port = "" if parts.port in (None, SCHEMES[scheme]) else f":{parts.port}"
     path = parts.path or ("/" if scheme in HTTP_SCHEMES else "")
     url = f"{scheme}://{user}{at}{host}{port}{path}"

@@ -19,7 +19,7 @@ from exposr_tx.client.settings import Change
 from exposr_tx.client.target import Target, parse_target
 from exposr_tx.errors import BadInput, ExposrError, TunnelNotFound
 
-__all__ = ["OwnTunnel", "apply", "create_account"]
+__all__ = ["OwnTunnel", "apply", "check_known", "create_account", "create_named"]
 
 #: How often another name is invented when somebody else has it.
 NAME_ATTEMPTS = 5
@@ -55,6 +55,18 @@ async def apply(rest: RestClient, tunnel_id: str, change: Change) -> Tunnel:
             refusal.http_status,
             refusal.detail,
         ) from None
+
+
+async def create_named(rest: RestClient, random: Random) -> tuple[str, Tunnel]:
+    """Make a tunnel by an invented name, or another where somebody has that; the name and it."""
+    for _ in range(NAME_ATTEMPTS - 1):
+        name = names.invent(random)
+        try:
+            return name, await rest.create(name)
+        except TunnelTaken:
+            continue
+    name = names.invent(random)
+    return name, await rest.create(name)
 
 
 class OwnTunnel:
@@ -93,7 +105,6 @@ class OwnTunnel:
         self._changes = list(changes)
         self.host_header = host_header
         self._automatic = automatic
-        self._invented = not tunnel_id
         self.created = False
         self.rewrites = False
         self.in_use = target
@@ -173,30 +184,18 @@ class OwnTunnel:
             raise ExposrError(str(error)) from None
 
     async def _found_or_made(self) -> Tunnel:
-        if self._invented and not self.created:
-            return await self._made_by_name()
-        try:
-            tunnel = await self._rest.read(self.tunnel_id)
-        except ServerRefusal as refusal:
-            if refusal.error_code != TunnelNotFound.code:
-                raise
-            tunnel = await self._rest.create(self.tunnel_id)
-            self.created = True
-            self._say(f"Creating tunnel...success ({self.tunnel_id})")
-            return tunnel
-        self._say(f"Checking tunnel {self.tunnel_id}...found")
-        return tunnel
-
-    async def _made_by_name(self) -> Tunnel:
-        for attempt in range(NAME_ATTEMPTS):
-            self.tunnel_id = names.invent(self._random)
+        if self.tunnel_id:
             try:
-                tunnel = await self._rest.create(self.tunnel_id)
-            except TunnelTaken:
-                if attempt == NAME_ATTEMPTS - 1:
+                tunnel = await self._rest.read(self.tunnel_id)
+            except ServerRefusal as refusal:
+                if refusal.error_code != TunnelNotFound.code:
                     raise
-                continue
-            break
+                tunnel = await self._rest.create(self.tunnel_id)
+            else:
+                self._say(f"Checking tunnel {self.tunnel_id}...found")
+                return tunnel
+        else:
+            self.tunnel_id, tunnel = await create_named(self._rest, self._random)
         self.created = True
         self._say(f"Creating tunnel...success ({self.tunnel_id})")
         return tunnel

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from exposr_tx.client.inspectors import Inspected, InspectorRefusal, NoInspector, find
-from exposr_tx.client.options import Command, Replay
+from exposr_tx.client.options import (
+    FAILED,
+    REFUSED,
+    SUCCESS,
+    UNREACHABLE,
+    USAGE,
+    Command,
+    Replay,
+)
 from exposr_tx.errors import BadInput, ExposrError
 
 __all__ = ["watch"]
 
-SUCCESS, FAILED, USAGE, REFUSED, UNREACHABLE = 0, 1, 2, 3, 4
 #: Ids of exchanges that are not told again; the ring has fewer.
 REMEMBERED: Final = 10_000
 HEADINGS: Final = ("ID", "Time", "Method", "Path", "Status", "Duration", "Size")

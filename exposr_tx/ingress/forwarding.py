@@ -15,10 +15,7 @@ from exposr_tx.ingress.trust import Visitor
 from exposr_tx.interfaces import VirtualHost
 from exposr_tx.wire.http1 import Fields, Request, Response, field_lines
 
-__all__ = ["VIA", "RequestWriter", "response_head"]
-
-#: The field that carries the ids of the nodes that a request has been through.
-VIA: Final = b"exposr-via"
+__all__ = ["RequestWriter", "response_head"]
 
 #: Visitors of whom the lines that tell of them are kept; some 400 bytes each.
 MAX_KNOWN: Final = 4096

@@ -19,9 +19,10 @@ from twisted.internet.address import IPv6Address as TwistedIPv6Address
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from exposr_tx.addresses import unwrapped
 from exposr_tx.interfaces import Tls
 
-__all__ = ["Trust", "Visitor", "host_text", "tls_of", "unwrapped"]
+__all__ = ["Trust", "Visitor", "host_text", "tls_of"]
 
 #: Visitors remembered, 200 bytes each.
 MAX_KNOWN: Final = 4096
@@ -61,11 +62,6 @@ def tls_of(transport: Any, told: bool) -> Tls:
         return Tls()
     name = handle.get_servername() or b""
     return Tls(name.decode("ascii", "replace"), handle.get_protocol_version_name())
-
-
-def unwrapped(host: str) -> str:
-    """An IPv4 address that came in over an IPv6 socket, as IPv4."""
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
 def host_text(address: IAddress) -> str:

@@ -18,12 +18,13 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from exposr_tx.addresses import unwrapped
 from exposr_tx.deadlines import NEVER
 from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
-from exposr_tx.ingress.trust import Visitor, host_text, tls_of, unwrapped
+from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin, Question, VirtualHost
 from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser

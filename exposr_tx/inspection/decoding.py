@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Final
 
-__all__ = ["decoded", "text_of"]
+__all__ = ["decoded", "field_text", "text_of"]
 
 #: Bytes that are made of a coded body at most, a small one may stand for gigabytes; and codings
 #: that are undone.
@@ -22,6 +22,14 @@ _CHARSETS: Final = re.compile(
 )
 #: What no text holds.
 _BINARY: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def field_text(data: bytes) -> str:
+    """What stands in a head as text: UTF-8, or else Latin-1, which has all bytes."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def decoded(data: bytes, coding: str) -> tuple[bytes, bool] | None:

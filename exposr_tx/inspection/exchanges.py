@@ -22,10 +22,13 @@ from exposr_tx.wire.http1 import Fields
 from exposr_tx.wire.http1.syntax import FIELD, tidied
 
 __all__ = [
+    "MAX_FRAME",
+    "NO_BODY",
     "Body",
     "Exchange",
     "Frame",
     "Frames",
+    "Head",
     "RequestHead",
     "ResponseHead",
     "State",

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import exposr_tx
-from exposr_tx.inspection.decoding import decoded, text_of
+from exposr_tx.inspection.decoding import decoded, field_text, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 
@@ -119,14 +119,6 @@ def _timings(exchange: Exchange) -> tuple[dict[str, float], float]:
     }, start
 
 
-def _text(value: bytes) -> str:
-    """A field's value, which is UTF-8 or anything."""
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
 def _headers(fields: Iterable[tuple[bytes, bytes]], redaction: Redaction) -> list[Object]:
     return [
         _header(pair, redaction) if len(pair[1]) < MAX_REMEMBERED else _new_header(pair, redaction)
@@ -136,7 +128,7 @@ def _headers(fields: Iterable[tuple[bytes, bytes]], redaction: Redaction) -> lis
 
 def _new_header(pair: tuple[bytes, bytes], redaction: Redaction) -> Object:
     name = pair[0].decode("latin-1")
-    return {"name": name, "value": redaction.field(name, _text(pair[1]))}
+    return {"name": name, "value": redaction.field(name, field_text(pair[1]))}
 
 
 #: Most fields come again and again. Made anew they cost a third of the whole entry.
@@ -149,7 +141,7 @@ def _request(exchange: Exchange, redaction: Redaction) -> Object:
     cookies = []
     for key, value in fields:
         if key.lower() == b"cookie":
-            cookies += _cookies(_text(value), redaction)
+            cookies += _cookies(field_text(value), redaction)
     made: Object = {
         "method": head.method,
         "url": redaction.url(exchange.url),
@@ -213,9 +205,9 @@ def _set_cookie(text: str, redaction: Redaction) -> list[Object]:
 
 
 def _post_data(exchange: Exchange, redaction: Redaction) -> Object:
-    mime = _text(exchange.request.field(b"content-type")) or UNKNOWN
+    mime = field_text(exchange.request.field(b"content-type")) or UNKNOWN
     made: Object = {"mimeType": mime, "params": []}
-    coding = _text(exchange.request.field(b"content-encoding"))
+    coding = field_text(exchange.request.field(b"content-encoding"))
     made |= _contents(exchange.request_body, mime, coding, redaction)[0]
     if mime.partition(";")[0].strip().lower() == _FORM and "encoding" not in made:
         made["params"] = _parameters(made["text"], redaction)
@@ -263,10 +255,10 @@ def _response(exchange: Exchange, redaction: Redaction) -> Object:
             "headersSize": -1,
             "bodySize": -1,
         }
-    mime = _text(head.field(b"content-type")) or UNKNOWN
+    mime = field_text(head.field(b"content-type")) or UNKNOWN
     content: Object = {"size": 0, "mimeType": mime}
     if body.size:
-        coding = _text(head.field(b"content-encoding"))
+        coding = field_text(head.field(b"content-encoding"))
         contents, content["size"] = _contents(body, mime, coding, redaction)
         size = content["size"]
         if size > body.size:
@@ -276,7 +268,7 @@ def _response(exchange: Exchange, redaction: Redaction) -> Object:
     cookies = []
     for key, value in fields:
         if key.lower() == b"set-cookie":
-            cookies += _set_cookie(_text(value), redaction)
+            cookies += _set_cookie(field_text(value), redaction)
     made = {
         "status": head.status,
         "statusText": head.reason,
@@ -284,7 +276,7 @@ def _response(exchange: Exchange, redaction: Redaction) -> Object:
         "cookies": cookies,
         "headers": _headers(fields, redaction),
         "content": content,
-        "redirectURL": redaction.url(_text(head.field(b"location"))),
+        "redirectURL": redaction.url(field_text(head.field(b"location"))),
         "headersSize": len(head.raw),
         "bodySize": body.size,
     }

@@ -51,11 +51,10 @@ class Subscription:
 
     def mark(self, name: str) -> None:
         """An exchange has changed."""
-        if not self._changed and not self._missed and not self._cleared:
-            self._changed[name] = None
+        woken = bool(self._changed or self._missed or self._cleared)
+        self._changed[name] = None
+        if not woken:
             self._wake()
-        else:
-            self._changed[name] = None
 
     def forget(self, name: str) -> None:
         """An exchange is kept no more."""
@@ -65,9 +64,9 @@ class Subscription:
 
     def clear(self) -> None:
         """All exchanges are gone, as somebody wished."""
-        idle = not self._changed and not self._missed and not self._cleared
+        woken = bool(self._changed or self._missed or self._cleared)
         self._changed, self._missed, self._cleared = {}, 0, True
-        if idle:
+        if not woken:
             self._wake()
 
 

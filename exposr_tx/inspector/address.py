@@ -91,8 +91,6 @@ class Address:
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's: not ours at least
+    except OSError:  # there is none, or it is somebody else's: not ours at least
         return False
     return True

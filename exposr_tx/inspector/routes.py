@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klein import Klein
@@ -45,6 +44,9 @@ class NoExchange(ExposrError):
 class Replay(Protocol):
     """Sends requests again."""
 
+    def tunnels(self) -> list[str]:
+        """Names of the tunnels whose requests it can send."""
+
     async def replay(self, exchange: Exchange, edit: Edit | None) -> Exchange:
         """Send a request to where it went; the new exchange, as soon as it has begun.
 
@@ -62,13 +64,11 @@ class Routes:
         self,
         ring: Ring,
         replay: Replay,
-        tunnels: Callable[[], list[str]],
         redaction: Redaction,
         clock: Any,
     ) -> None:
         self._ring = ring
         self._replay = replay
-        self._tunnels = tunnels
         self._redaction = redaction
         self._clock = clock
         self._feeds: set[Feed] = set()
@@ -101,7 +101,7 @@ class Routes:
 
     def about(self, request: Request) -> bytes:
         """The program's version and its tunnels."""
-        about = {"version": exposr_tx.__version__, "tunnels": self._tunnels()}
+        about = {"version": exposr_tx.__version__, "tunnels": self._replay.tunnels()}
         return send_json(request, about)
 
     async def events(self, request: Request) -> None:

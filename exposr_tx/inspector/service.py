@@ -116,7 +116,6 @@ class Inspector:
             self.ring,
             Guard(self._token),
             self._replayer,
-            self._replayer.tunnels,
             self._redaction,
             self._reactor,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,9 +99,8 @@ class _Root(Resource):
 class InspectorSite(QuietSite):
     """The Site.
 
-    :param replay: sends requests again.
+    :param replay: sends requests again, and knows the program's tunnels.
     :param redaction: what is shown only to who asks for secrets.
-    :param tunnels: gives the names of the program's tunnels.
     """
 
     def __init__(
@@ -110,11 +108,10 @@ class InspectorSite(QuietSite):
         ring: Ring,
         guard: Guard,
         replay: Replay,
-        tunnels: Callable[[], list[str]],
         redaction: Redaction,
         reactor: IReactorTime,
     ) -> None:
-        self._shown = Routes(ring, replay, tunnels, redaction, reactor)
+        self._shown = Routes(ring, replay, redaction, reactor)
         super().__init__(_Root(self._shown.app(), guard), reactor, IDLE_TIMEOUT, _Request)
 
     def close(self) -> None:

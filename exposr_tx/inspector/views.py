@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from exposr_tx.inspection.decoding import text_of
+from exposr_tx.inspection.decoding import field_text, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange, Frame, Head, ResponseHead
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 from exposr_tx.inspection.replays import not_replayable
@@ -28,14 +28,6 @@ MOST_FRAME: Final = 65536
 _KINDS: Final = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 
-def _text(data: bytes) -> str:
-    """Bytes of a head as text."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
 def summary(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
     """What stands in a list. Times in milliseconds; ``started`` in seconds since 1970."""
     request, response = exchange.request, exchange.response
@@ -45,10 +37,10 @@ def summary(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
         "started": round(exchange.started, 3),
         "visitor": exchange.visitor,
         "method": request.method,
-        "target": redaction.url(_text(request.target.encode("latin-1"))),
+        "target": redaction.url(field_text(request.target.encode("latin-1"))),
         "state": exchange.state.value,
         "status": None if response is None else response.status,
-        "type": "" if response is None else _text(response.field(b"content-type")),
+        "type": "" if response is None else field_text(response.field(b"content-type")),
         "request_size": exchange.request_body.size,
         "response_size": exchange.response_body.size,
         "duration": _milliseconds(exchange.began, exchange.ended),
@@ -163,12 +155,12 @@ def matches(exchange: Exchange, words: list[str]) -> bool:
 
 
 def _head(head: ResponseHead, redaction: Redaction) -> dict[str, Any]:
-    line = _text(head.raw.partition(b"\r\n")[0])
+    line = field_text(head.raw.partition(b"\r\n")[0])
     return {"line": line, "status": head.status, "fields": _fields(head.fields, redaction)}
 
 
 def _fields(pairs: Iterable[tuple[bytes, bytes]], redaction: Redaction) -> list[list[str]]:
-    named = [(_text(name), _text(value)) for name, value in pairs]
+    named = [(field_text(name), field_text(value)) for name, value in pairs]
     return [[name, redaction.field(name, value)] for name, value in named]
 
 
@@ -178,8 +170,8 @@ def _parameters(pairs: Iterable[tuple[str, str]], redaction: Redaction) -> list[
 
 
 def _body(body: Body, head: Head, redaction: Redaction) -> dict[str, Any]:
-    media_type = _text(head.field(b"content-type"))
-    found = content(body, media_type, _text(head.field(b"content-encoding")))
+    media_type = field_text(head.field(b"content-type"))
+    found = content(body, media_type, field_text(head.field(b"content-encoding")))
     shown: dict[str, Any] = {
         "size": body.size,
         "kept": body.kept,

@@ -17,7 +17,7 @@ from exposr_tx.interfaces import Question
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-__all__ = ["ALL_FIELDS", "FIELDS", "PASSING", "Reading", "completed"]
+__all__ = ["ALL_FIELDS", "FIELDS", "MAX_KEPT", "PASSING", "Reading", "completed"]
 
 
 def _path(question: Question) -> str:
@@ -94,6 +94,8 @@ _UNTOLD: Final = frozenset(
 )
 #: Addresses of which it is known in which networks they are.
 MAX_KNOWN: Final = 4096
+#: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
+MAX_KEPT: Final = 16384
 
 
 def canonical(name: str) -> str:

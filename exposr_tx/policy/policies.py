@@ -20,7 +20,7 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.counts import Counts
-from exposr_tx.policy.document import Reading
+from exposr_tx.policy.document import MAX_KEPT, Reading
 from exposr_tx.policy.sources import read_sources, signature
 from exposr_tx.policy.verdict import FAILED
 from exposr_tx.policy.workers import load, start
@@ -37,8 +37,6 @@ Told: TypeAlias = Callable[[Decision], object]
 
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
-#: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
-MAX_KEPT: Final = 16384
 
 
 class Evaluators(Protocol):

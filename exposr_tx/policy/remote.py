@@ -13,35 +13,27 @@ import json
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredSemaphore,
-    TimeoutError,
-    succeed,
-)
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
     RequestTransmissionFailed,
-    ResponseDone,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from exposr_tx.bodies import Body, body_of
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.counts import Counts
-from exposr_tx.policy.document import ALL_FIELDS, PASSING, Reading
+from exposr_tx.policy.document import ALL_FIELDS, MAX_KEPT, PASSING, Reading
 from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IConsumer, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IAgent, IResponse
 
 __all__ = ["MAX_CONNECTIONS", "RemotePolicies", "agent"]
@@ -50,8 +42,6 @@ __all__ = ["MAX_CONNECTIONS", "RemotePolicies", "agent"]
 MAX_CONNECTIONS: Final = 32
 #: Bytes of an answer, at most.
 MAX_ANSWER: Final = 65536
-#: Decisions kept; 100 bytes each, by a hash, so that no credentials stay in memory.
-MAX_KEPT: Final = 16384
 #: Seconds an idle connection is kept.
 IDLE: Final = 60
 _HEADERS: Final = Headers(
@@ -69,56 +59,6 @@ def agent(reactor: Any, timeout: float) -> tuple[Agent, HTTPConnectionPool]:
     pool.maxPersistentPerHost = MAX_CONNECTIONS
     pool.cachedConnectionTimeout = IDLE
     return Agent(reactor, connectTimeout=max(timeout, 1.0), pool=pool), pool
-
-
-@implementer(IBodyProducer)
-class _Body:
-    """A request's body, which is there."""
-
-    def __init__(self, data: bytes) -> None:
-        self.length = len(data)
-        self._data = data
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """It is written already."""
-
-    def resumeProducing(self) -> None:
-        """It is written already."""
-
-    def stopProducing(self) -> None:
-        """It is written already."""
-
-
-class _Answer(Protocol):
-    """Gathers an answer's body, up to its limit."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.whole: Deferred[bytes] = Deferred(lambda _: self._abort())
-        self._data = b""
-
-    def _abort(self) -> None:
-        abort = getattr(self.transport, "abortConnection", None)
-        if abort is not None:
-            abort()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if len(self._data) > MAX_ANSWER and not self.whole.called:
-            self.whole.errback(_Unusable(f"its answer has more than {MAX_ANSWER} bytes"))
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.whole.called:
-            if reason.check(ResponseDone):
-                self.whole.callback(self._data)
-            else:
-                self.whole.errback(_Unusable("its answer is cut short"))
 
 
 @implementer(IPolicy)
@@ -245,16 +185,21 @@ class RemotePolicies:
 
     async def _asked(self, url: bytes, body: bytes) -> Decision:
         try:
-            response: IResponse = await self._web.request(b"POST", url, _HEADERS, _Body(body))
+            response: IResponse = await self._web.request(b"POST", url, _HEADERS, Body(body))
         except ConnectingCancelledError:
             raise CancelledError from None
         except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
             if any(reason.check(CancelledError) for reason in problem.reasons):
                 raise CancelledError from None  # it is over: to be asked again helps nobody
             raise
-        answer = _Answer()
-        response.deliverBody(answer)
-        data = await answer.whole
+        try:
+            data = await body_of(response, MAX_ANSWER + 1, measured=True)
+        except CancelledError:
+            raise
+        except Exception:
+            raise _Unusable("its answer is cut short") from None
+        if len(data) > MAX_ANSWER:
+            raise _Unusable(f"its answer has more than {MAX_ANSWER} bytes")
         if response.code != 200:
             raise _Unusable(f"it answers with status {response.code}")
         return decision_of(data)

@@ -23,7 +23,7 @@ from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, closing, rewritten
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.words import NAME, SIGN, STRING, Word, words
 
-__all__ = ["Module", "check", "scan"]
+__all__ = ["Module", "check", "fields_of", "scan"]
 
 _KEYWORDS: Final = frozenset(
     {
@@ -33,6 +33,8 @@ _KEYWORDS: Final = frozenset(
 )
 _OPEN: Final = ("(", "[", "{")
 _CLOSE: Final = (")", "]", "}")
+#: After one of these a line goes on, whatever the next begins with.
+_CONTINUED: Final = ("if", ":=", "=", "==", "else", "|", "&", "+", "-", "*", "/")
 #: What may stand between the names of a declaration.
 _PATTERN: Final = (",", "[", "]", "{", "}", ":")
 #: Where the names of built-in functions begin, those that the engine lacks included.
@@ -223,19 +225,7 @@ def _heads(found: list[Word]) -> Iterator[int]:
     for place, word in enumerate(found):
         before = found[place - 1] if place else word
         statement = before.text if before.first else statement
-        continued = statement != "import" and before.text in (
-            "if",
-            ":=",
-            "=",
-            "==",
-            "else",
-            "|",
-            "&",
-            "+",
-            "-",
-            "*",
-            "/",
-        )
+        continued = statement != "import" and before.text in _CONTINUED
         begins = (word.first and word.text not in _KEYWORDS) or before.text == "default"
         if word.kind == NAME and not depth and begins and not continued:
             yield place

@@ -83,11 +83,10 @@ class Process:
                 answer = next(frames.receive(data), None)
         except OSError:
             pass  # it has ended, or never will
-        status = self.stop() if answer is None else 0
         if answer is None:
             raise PolicyInvalid(
-                f"{self._paths}: the engine ends with status {status}; undo the last change, and "
-                "try the files one by one with: exposr policy test"
+                f"{self._paths}: the engine ends with status {self.stop()}; undo the last "
+                "change, and try the files one by one with: exposr policy test"
             )
         if answer[0] == "invalid":
             raise PolicyInvalid(answer[1])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IPushProducer
 
-__all__ = ["Lost", "MessageConnection"]
+__all__ = ["SHUTTING_DOWN", "Lost", "MessageConnection"]
+
+#: What clients are told when the server stops.
+SHUTTING_DOWN: Final = "Server shutting down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,11 @@ class Lost:
     code: int
     reason: str
     clean: bool
+
+    @property
+    def why(self) -> str:
+        """The reason, for people; the code where there is none."""
+        return self.reason or f"closed with code {self.code}"
 
 
 class MessageConnection(Protocol):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
+from exposr_tx.addresses import host_port
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
 
@@ -29,12 +31,7 @@ MAX_ID: Final = 64
 
 def _shown(address: IAddress) -> str:
     """``host:port``, or what the address is where it has none."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        return type(address).__name__
-    if host.startswith("::ffff:") and "." in host:  # IPv4 over an IPv6 socket
-        host = host[7:]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_port(address) if hasattr(address, "host") else type(address).__name__
 
 
 class Journal:

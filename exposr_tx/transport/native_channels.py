@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
+from exposr_tx.addresses import unwrapped
 from exposr_tx.errors import LocalProtocolError, StreamLimit, TunnelNotFound, UpstreamGone
 from exposr_tx.interfaces import IReusable, Origin
 from exposr_tx.interfaces import Tls as OriginTls
@@ -299,9 +300,7 @@ def _address(told: IAddress | None) -> tuple[str, int] | None:
     """An address that the peer will accept; what a proxy says may be anything."""
     if not isinstance(told, (IPv4Address, IPv6Address)) or not 0 <= told.port <= 65535:
         return None
-    host = told.host.partition("%")[0]
-    if host.startswith("::ffff:") and "." in host:  # IPv4 over an IPv6 socket
-        host = host[7:]
+    host = unwrapped(told.host.partition("%")[0])
     try:
         inet_pton(AF_INET6 if ":" in host else AF_INET, host)
     except (OSError, ValueError):

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NativeStream"]
 
-#: What a code means to who waits for the stream; others are a lost connection.
+#: What a code means to who waits for the stream; others are a lost connection. The first that an
+#: error is an instance of is its code, so a kind stands before what it is a kind of: TargetReset
+#: before TargetRefused, UpstreamGone before TargetFailed.
 _ERRORS: dict[ResetCode, type[ExposrError]] = {
-    ResetCode.TARGET_RESET: TargetReset,  # before what it is a kind of, as
+    ResetCode.TARGET_RESET: TargetReset,
     ResetCode.TARGET_REFUSED: TargetRefused,
     ResetCode.LIMIT: StreamLimit,
-    ResetCode.GOING_AWAY: UpstreamGone,  # this is
+    ResetCode.GOING_AWAY: UpstreamGone,
     ResetCode.TARGET_FAILED: TargetFailed,
     ResetCode.UNSUPPORTED: TargetFailed,
 }

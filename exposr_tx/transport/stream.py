@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.streams import Streams
 
-__all__ = ["HIGH_WATER", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
+__all__ = ["HIGH_WATER", "QUANTUM", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
 
 #: Bytes kept for a protocol that has paused us before the peer is asked to pause.
 HIGH_WATER: Final = 64 * 1024
@@ -37,8 +37,8 @@ RECEIVE_LIMIT: Final = 16 * 1024 * 1024
 #: that can be paused loses the stream.
 SEND_LIMIT: Final = 64 * 1024 * 1024
 
-#: Bytes sent in one turn of a connection that was full: several streams
-#: that wait take turns with it.
+#: Bytes of one DATA, and so those sent in one turn of a connection that was full: several streams
+#: that wait take turns, and none waits long behind another's; heads are noise beside it.
 QUANTUM: Final = 256 * 1024
 
 

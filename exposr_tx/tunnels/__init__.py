@@ -18,6 +18,7 @@ from exposr_tx.tunnels.values import (
     SniIngress,
     TcpIngress,
     Tunnel,
+    check_tunnel_id,
     is_tunnel_id,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "TcpIngress",
     "Tunnel",
     "Tunnels",
+    "check_tunnel_id",
     "is_tunnel_id",
 ]

@@ -32,10 +32,10 @@ from exposr_tx.tunnels.ports import Ports
 from exposr_tx.tunnels.sightings import Sightings
 from exposr_tx.tunnels.tokens import Tokens
 from exposr_tx.tunnels.values import (
-    TUNNEL_ID,
     Change,
     TcpIngress,
     Tunnel,
+    check_tunnel_id,
     from_json,
     is_tunnel_id,
     merge,
@@ -154,11 +154,7 @@ class Tunnels:
         :raises BadInput: the id, or the TCP port, cannot be had.
         :raises PermissionDenied: somebody else has the id.
         """
-        if not is_tunnel_id(tunnel_id):
-            raise BadInput(
-                f'"tunnel_id" with value "{tunnel_id}" fails to match the required pattern:'
-                f" /{TUNNEL_ID}/"
-            )
+        check_tunnel_id(tunnel_id)
         return await _unstoppable(self._change(tunnel_id, account, change, create=True))
 
     async def patch(self, tunnel_id: str, account: str, change: Change) -> Tunnel:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from exposr_tx.errors import BadInput
+
 __all__ = [
     "TUNNEL_ID",
     "Change",
@@ -14,6 +16,7 @@ __all__ = [
     "SniIngress",
     "TcpIngress",
     "Tunnel",
+    "check_tunnel_id",
     "from_json",
     "is_tunnel_id",
     "merge",
@@ -31,6 +34,14 @@ _TUNNEL_ID = re.compile(TUNNEL_ID[1:-1])
 def is_tunnel_id(text: str) -> bool:
     """Whether a tunnel could be called so."""
     return _TUNNEL_ID.fullmatch(text) is not None
+
+
+def check_tunnel_id(text: str) -> None:
+    """Raises BadInput, in the words that today's clients show, when no tunnel can be called so."""
+    if not is_tunnel_id(text):
+        raise BadInput(
+            f'"tunnel_id" with value "{text}" fails to match the required pattern: /{TUNNEL_ID}/'
+        )
 
 
 @dataclass(frozen=True, slots=True)

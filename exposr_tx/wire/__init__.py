@@ -1,1 +1,1 @@
-"""exposr_tx."""
+"""Protocols without I/O: bytes in, events out; no reactor, clock or transport under it."""

@@ -25,6 +25,7 @@ from exposr_tx.wire.http1 import Fields
 
 __all__ = [
     "CLIENT_FIELD",
+    "HOP",
     "MAX_ID",
     "MAX_REQUEST_BODY",
     "MAX_REQUEST_MESSAGE",

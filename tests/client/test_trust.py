@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from service_identity import CertificateError, VerificationError
@@ -40,9 +39,7 @@ class TrustTests(SynchronousTestCase):
     """A server that shows a certificate, and a client that expects a name."""
 
     def setUp(self) -> None:
-        folder = self.mktemp()
-        os.makedirs(folder)
-        self.authority = Authority(folder)
+        self.authority = Authority(self)
 
     def call(self, host: str, *names: str) -> tuple[Caller, Caller]:
         """The client and a server with a certificate for the names, after their handshake."""

@@ -57,9 +57,10 @@ class Visits:
         self.ring = Ring(100)
         self.recorder = Recorder([self.ring], seconds=self.clock.seconds, now=lambda: 1e9)
         self._replay = replay
-        self.site = InspectorSite(
-            self.ring, Guard("right-token"), self, lambda: ["my-tunnel"], Redaction(), self.clock
-        )
+        self.site = InspectorSite(self.ring, Guard("right-token"), self, Redaction(), self.clock)
+
+    def tunnels(self) -> list[str]:
+        return ["my-tunnel"]
 
     async def replay(self, exchange: Exchange, edit: Edit | None) -> Exchange:
         assert self._replay is not None

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING, Any
 
 from exposr_tx.interfaces import Question
 from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.engine import available
 from exposr_tx.policy.sources import read_sources
 
+if TYPE_CHECKING:
+    from tests.system.harness import Scope
+
 SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
 
 
 class Folder:
-    """A folder with ``*.rego`` files."""
+    """A folder with ``*.rego`` files, for a test or for all tests of a class."""
 
-    def __init__(self, test: SynchronousTestCase, **files: str) -> None:
+    def __init__(self, scope: Scope, **files: str) -> None:
         made = tempfile.TemporaryDirectory()
-        test.addCleanup(made.cleanup)
+        scope.addCleanup(made.cleanup)
         self.path = made.name
         for name, text in files.items():
             self.write(name, text)
@@ -29,6 +30,7 @@ class Folder:
     def write(self, name: str, text: str) -> str:
         """Write ``name.rego``, by another file's rename as an editor does; its path."""
         path = os.path.join(self.path, f"{name}.rego")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(f"{path}.new", path)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web._newclient import TransportProxyProducer
 from twisted.web.client import ResponseDone, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent
@@ -28,14 +29,16 @@ class Response:
     """An answer of the agent's.
 
     :ivar end: why its body has ended; None while it has not.
+    :ivar connection: where it comes by.
     """
 
     def __init__(self, data: bytes, code: int = 200, end: Any = ResponseDone) -> None:
         self.data, self.code, self.end = data, code, end
-        self.transport = StringTransport()
+        self.connection = StringTransport()
 
     def deliverBody(self, protocol: Any) -> None:
-        protocol.makeConnection(self.transport)
+        # As Twisted's: not all that a connection can is offered.
+        protocol.makeConnection(TransportProxyProducer(self.connection))
         for at in range(0, len(self.data), 20000):
             protocol.dataReceived(self.data[at : at + 20000])
         if self.end is not None:
@@ -144,16 +147,26 @@ class RemoteTests(SynchronousTestCase):
         self.assertEqual(self.decided(ALLOW + b" " * MAX_ANSWER).outcome, "error")
         self.assertEqual(self.policies.counts.by_outcome["error"], 4)
 
+    def test_too_long(self) -> None:
+        """An answer without end is not read to it."""
+        asked = self.ask()
+        endless = Response(ALLOW + b" " * MAX_ANSWER, 200, None)
+        self.web.waiting[-1].callback(endless)
+        self.assertTrue(endless.connection.disconnecting)
+        self.clock.advance(BUDGET)
+        self.assertEqual(self.successResultOf(asked).outcome, "timeout")
+
     def test_late(self) -> None:
         """What has no answer in time is denied, and is not asked again."""
         asked = self.ask()
         self.clock.advance(BUDGET)
         self.assertEqual(self.successResultOf(asked).outcome, "timeout")
         self.assertEqual((len(self.web.requests), self.web.cancelled), (1, 1))
-        body = self.ask()
-        self.web.waiting[-1].callback(Response(b"{", 200, None))
+        body, begun = self.ask(), Response(b"{", 200, None)
+        self.web.waiting[-1].callback(begun)
         self.clock.advance(BUDGET)
         self.assertEqual(self.successResultOf(body).outcome, "timeout")
+        self.assertTrue(begun.connection.disconnecting)
 
     def test_unreachable(self) -> None:
         """An agent that cannot be reached denies; nothing of the request is in the log."""

@@ -138,7 +138,9 @@ class ScanTests(SynchronousTestCase):
             "import data.lib as l\nallow if not l.denied(1)",
             "import data.lib.denied\nallow if not denied(1)",
         ):
+            self.assertIn("no function data.lib.denied", self.refusal(text))
             check([read(text), library])
+        self.assertIn("no function denied", self.refusal("allow if not denied(1)"))
         check([read("allow if not denied(1)"), read("denied(x) if x == 1")])
 
     def test_built_in_names_are_taken(self) -> None:
@@ -148,6 +150,7 @@ class ScanTests(SynchronousTestCase):
 
     def test_local_names(self) -> None:
         """A variable may be called like a family of functions."""
+        self.assertIn("no function time.hour", self.refusal("allow if {\n  time.hour == 1\n}"))
         check([read("allow if {\n  time := input.time\n  time.hour == 1\n}")])
 
     def test_rewriting(self) -> None:

@@ -41,7 +41,7 @@ class Contract(TestCase):
 
     def test_interface(self) -> None:
         """A store provides all of IStorage."""
-        verifyObject(IStorage, self.storage)
+        self.assertTrue(verifyObject(IStorage, self.storage))
 
     async def test_nothing(self) -> None:
         """A key that nobody has written has no record."""

@@ -10,6 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.system.harness import Scope, temporary_folder
+
 PEM = serialization.Encoding.PEM
 
 
@@ -30,8 +32,8 @@ class Authority:
     :ivar path: its own certificate, for whoever is to believe in it.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = Path(folder)
+    def __init__(self, scope: Scope) -> None:
+        self._folder = Path(temporary_folder(scope))
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _name("authority of a test")
         own = (

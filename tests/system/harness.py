@@ -73,6 +73,13 @@ class Scope(Protocol):
         """As a test case has it."""
 
 
+def temporary_folder(scope: Scope) -> str:
+    """The path of an empty folder, which goes when the scope ends."""
+    made = tempfile.TemporaryDirectory()
+    scope.addCleanup(made.cleanup)
+    return made.name
+
+
 class ForClass:
     """All tests of a class: its ``setUpClass`` starts what they share."""
 
@@ -197,9 +204,7 @@ class Server(Process):
         cwd: str | None = None,
         reactor: str = "",
     ) -> None:
-        folder = tempfile.TemporaryDirectory()
-        test.addCleanup(folder.cleanup)
-        self.ready_file = Path(folder.name, "ready.json")
+        self.ready_file = Path(temporary_folder(test), "ready.json")
         where = {"--api-port", "--listen", "-p"} & {o.partition("=")[0] for o in options}
         anywhere = [] if where or "EXPOSR_API_PORT" in (variables or {}) else ["--api-port", "0"]
         words = ("-n", "--pidfile=", "exposr", "--ready-file", str(self.ready_file))
@@ -308,15 +313,14 @@ class Client(Process):
         variables: Mapping[str, str] | None = None,
         reactor: str = "",
     ) -> None:
-        home = tempfile.TemporaryDirectory()
-        test.addCleanup(home.cleanup)
+        home = temporary_folder(test)
         super().__init__(
             test,
             [sys.executable, "-c", self.script]
             + ["--server", f"http://localhost:{urlsplit(server.url).port}/", *arguments],
             {
-                "XDG_CONFIG_HOME": home.name,
-                "HOME": home.name,
+                "XDG_CONFIG_HOME": home,
+                "HOME": home,
                 "EXPOSR_REACTOR": reactor or REACTOR,
                 **(variables or {}),
             },

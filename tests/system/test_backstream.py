@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import threading
 import unittest
 from collections.abc import Callable
@@ -313,9 +312,7 @@ class OursTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """An https: server is verified: by its authority it is believed, else it is not."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        authority = Authority(folder.name)
+        authority = Authority(self)
         pem = authority.certificate("localhost")
         listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
         server = Server(self, "--listen", listen, "--backstream", "localhost")

@@ -8,14 +8,22 @@ import re
 import shutil
 import socket
 import ssl
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.system.certificates import Authority
-from tests.system.harness import ROOT, Client, Process, Server, Target, Visitor, wait_until
+from tests.system.harness import (
+    ROOT,
+    Client,
+    Process,
+    Server,
+    Target,
+    Visitor,
+    temporary_folder,
+    wait_until,
+)
 from tests.system.measures import MB
 from tests.system.targets import Gate, digest_of, read_body, send_body, site
 from tests.system.websockets import frame, open_websocket
@@ -48,10 +56,8 @@ class NginxTests(SynchronousTestCase):
         nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
         if nginx is None:
             self.skipTest("nginx is not installed")
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.authority = Authority(folder.name)
+        self.folder = Path(temporary_folder(self))
+        self.authority = Authority(self)
         self.port = free_port()
         self.url = f"https://localhost:{self.port}"
         self.trusting = ssl.create_default_context(cafile=self.authority.path)

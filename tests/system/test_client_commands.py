@@ -9,7 +9,6 @@ import ssl
 import stat
 import subprocess
 import sys
-import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,7 +17,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.system.harness import Client, Process, Server, Target, Visitor, environ, wait_until
+from tests.system.harness import (
+    Client,
+    Process,
+    Server,
+    Target,
+    Visitor,
+    environ,
+    temporary_folder,
+    wait_until,
+)
 
 SCRIPT = [sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()"]
 
@@ -54,9 +62,7 @@ class CommandTests(SynchronousTestCase):
     """Commands that end by themselves."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.home = folder.name
+        self.home = temporary_folder(self)
         self.server = Server(
             self,
             *("--allow-registration", "--ingress", "http,tcp"),
@@ -168,9 +174,7 @@ class ConnectTests(SynchronousTestCase):
     """tunnel connect and its short forms."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
+        self.folder = temporary_folder(self)
         self.target = Target(self)
 
     def served(self, server: Server, name: str) -> int:

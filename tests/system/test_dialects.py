@@ -134,7 +134,7 @@ class DialectTests(SynchronousTestCase):
         command = ["node", str(SCRIPT), "forward", where, str(target.port)]
         Process(self, command, cwd=node_modules()).wait_for_line('"open"')
 
-    def traffic(self, name: str) -> None:
+    def assert_traffic(self, name: str) -> None:
         """Bodies both ways, many small requests, and a websocket, at the same time."""
         expected = digest_of(SIZE)
 
@@ -183,5 +183,5 @@ class DialectTests(SynchronousTestCase):
         except SkipTest as problem:
             print(f"without the reference library: {problem}")
         with ThreadPoolExecutor(len(names)) as pool:
-            for work in [pool.submit(self.traffic, name) for name in names]:
+            for work in [pool.submit(self.assert_traffic, name) for name in names]:
                 work.result()

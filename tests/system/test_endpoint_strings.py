@@ -6,13 +6,21 @@ import json
 import re
 import signal
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.system.harness import ROOT, Process, Server, Visitor, environ, twistd, wait_until
+from tests.system.harness import (
+    ROOT,
+    Process,
+    Server,
+    Visitor,
+    environ,
+    temporary_folder,
+    twistd,
+    wait_until,
+)
 from tests.system.websockets import frame, open_websocket
 
 ASGI = """
@@ -52,10 +60,9 @@ class ProgramTests(SynchronousTestCase):
     """Each publishes through a real server, serves a visitor, and ends by SIGTERM."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.home = {"HOME": folder.name, "XDG_CONFIG_HOME": folder.name}
+        folder = temporary_folder(self)
+        self.folder = Path(folder)
+        self.home = {"HOME": folder, "XDG_CONFIG_HOME": folder}
         self.server = Server(
             self,
             *("--allow-registration", "--ingress", "http,tcp"),
@@ -165,9 +172,8 @@ class LibraryTests(SynchronousTestCase):
         blocks: list[str] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         (source,) = [block for block in blocks if "asyncioreactor" in block]
         server = Server(self, "--allow-registration")
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        home = {"HOME": folder.name, "XDG_CONFIG_HOME": folder.name}
+        folder = temporary_folder(self)
+        home = {"HOME": folder, "XDG_CONFIG_HOME": folder}
         url = f"http://localhost:{server.port}"
         process = Process(self, [sys.executable, "-c", source], {**home, "EXPOSR_SERVER": url})
         process.wait_for_line("public at http://from-asyncio.localhost")

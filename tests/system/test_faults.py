@@ -7,13 +7,21 @@ import resource
 import signal
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.system.harness import LONG, Answer, Client, Server, Target, Visitor, wait_until
+from tests.system.harness import (
+    LONG,
+    Answer,
+    Client,
+    Server,
+    Target,
+    Visitor,
+    temporary_folder,
+    wait_until,
+)
 from tests.system.line import Line
 from tests.system.measures import MB, Flat, descriptors, many_descriptors, processor_seconds
 from tests.system.targets import Gate, Meter, read_request, respond, send_body, site
@@ -170,9 +178,7 @@ class ServerFaultTests(FaultTests):
 
     def test_killed(self) -> None:
         """After a killed server has been started again, all tunnels are back as they were (F4)."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        storage = ("--storage-url", f"sqlite:///{folder.name}/db")
+        storage = ("--storage-url", f"sqlite:///{temporary_folder(self)}/db")
         self.start(*storage)
         target = Target(self, site)
         names = [f"tunnel-{number}" for number in range(CLIENTS)]

@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import unittest
 from http.client import HTTPConnection
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.system.harness import (
     Target,
     Visitor,
     environ,
+    temporary_folder,
     wait_until,
 )
 from tests.system.websockets import accept, frame, open_websocket
@@ -86,9 +86,7 @@ class Inspected(SynchronousTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         scope = ForClass(cls)
-        folder = tempfile.TemporaryDirectory()
-        scope.addCleanup(folder.cleanup)
-        cls.home = folder.name
+        cls.home = temporary_folder(scope)
         cls.raw = Raw()
         cls.target = Target(scope, cls.raw.serve)
         cls.server = Server(scope, "--allow-registration")
@@ -304,9 +302,7 @@ class RunTests(SynchronousTestCase):
     """When there is an inspector, and where."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.home = folder.name
+        self.home = temporary_folder(self)
         self.server = Server(self, "--allow-registration")
         self.target = Target(self)
 
@@ -407,9 +403,8 @@ class OtherProgramTests(SynchronousTestCase):
     """Inspectors of programs other than exposr."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.home = {"HOME": folder.name, "XDG_RUNTIME_DIR": folder.name}
+        folder = temporary_folder(self)
+        self.home = {"HOME": folder, "XDG_RUNTIME_DIR": folder}
         self.target = Target(self)
 
     def lines(self, *words: str) -> list[str]:

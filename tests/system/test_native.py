@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import ssl
 import sys
-import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.system.certificates import Authority
-from tests.system.harness import Process, Server
+from tests.system.harness import Process, Server, temporary_folder
 from tests.system.programs import PAGES
 
 
@@ -75,9 +74,7 @@ class OriginTests(SynchronousTestCase):
 
     def test_tls(self) -> None:
         """His address, the server's that he reached, and that he came over TLS, and how."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        authority = Authority(folder.name)
+        authority = Authority(self)
         pem = authority.certificate("localhost", "blue.localhost")
         listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
         server = Server(
@@ -88,7 +85,7 @@ class OriginTests(SynchronousTestCase):
         program = Process(
             self,
             [sys.executable, "-c", PAGES, *strings(server.port, "https")],
-            {"EXPOSR_SERVER_CA": authority.path, "HOME": folder.name},
+            {"EXPOSR_SERVER_CA": authority.path, "HOME": temporary_folder(self)},
         )
         program.wait_for_line(r"public https://blue")
         trusting = ssl.create_default_context(cafile=authority.path)
@@ -107,9 +104,7 @@ class DrainingTests(SynchronousTestCase):
 
     def test_nobody_notices(self) -> None:
         """A download runs to its end through the old server; all else goes by the new one."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        storage = ("--storage-url", f"sqlite:///{folder.name}/db")
+        storage = ("--storage-url", f"sqlite:///{temporary_folder(self)}/db")
         old = Server(self, "--allow-registration", "--grace-period=300", *storage)
         program = Process(
             self,

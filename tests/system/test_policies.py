@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import socket
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.policy.engine import available
+from tests.policy.folder import SKIP, Folder
 from tests.system.harness import (
     Answer,
     Client,
@@ -26,8 +25,6 @@ from tests.system.harness import (
     wait_until,
 )
 from tests.system.test_backstream import PLAIN, JsonClient, Serve, command, connect
-
-SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
 
 CLIENTS = """package auth.client
 
@@ -117,7 +114,7 @@ class PolicyTests(SynchronousTestCase):
     """One server, one client, a target that keeps what reaches it."""
 
     skip = SKIP
-    folder: ClassVar[Path]
+    folder: ClassVar[Folder]
     target: ClassVar[Target]
     server: ClassVar[Server]
     account: ClassVar[str]
@@ -127,15 +124,9 @@ class PolicyTests(SynchronousTestCase):
         if SKIP:
             return
         scope = ForClass(cls)
-        folder = tempfile.TemporaryDirectory()
-        scope.addCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
-        (cls.folder / "deeper").mkdir()
-        (cls.folder / "clients.rego").write_text(CLIENTS)
-        (cls.folder / "visitors.rego").write_text(VISITORS)
-        (cls.folder / "deeper" / "office.rego").write_text(OFFICE)
+        cls.folder = Folder(scope, clients=CLIENTS, visitors=VISITORS, **{"deeper/office": OFFICE})
         cls.target = Target(scope)
-        cls.server = Server(scope, "--allow-registration", "--policy", folder.name)
+        cls.server = Server(scope, "--allow-registration", "--policy", cls.folder.path)
         cls.account = cls.server.account()
         client = Client(scope, cls.server, "-a", cls.account, "tunnel", cls.target.url, "my-tunnel")
         client.wait_connected()
@@ -225,16 +216,15 @@ class PolicyTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """SIGHUP takes changed files; ones that do not load leave the policy in use."""
-        path = self.folder / "visitors.rego"
         self.addCleanup(self.reload, VISITORS, b"/secret", 403)
         self.reload(VISITORS.replace("/public/", "/"), b"/secret", 200)
-        path.write_text("package auth.server\nallow if not http.send({})\n")
+        self.folder.write("visitors", "package auth.server\nallow if not http.send({})\n")
         os.kill(self.server.process.pid, signal.SIGHUP)
         self.server.wait_for_line("the policies in use stay.*has no function http.send")
         self.assertEqual(self.get(b"/secret").status, 200)
 
     def reload(self, text: str, path: bytes, status: int) -> None:
-        (self.folder / "visitors.rego").write_text(text)
+        self.folder.write("visitors", text)
         os.kill(self.server.process.pid, signal.SIGHUP)
         wait_until(lambda: self.get(path).status == status, f"{path!r} is {status}")
 
@@ -263,10 +253,7 @@ allow if {
 """
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        Path(folder.name, "p.rego").write_text(self.SLOW)
-        self.serve = Serve(self, "-p", folder.name)
+        self.serve = Serve(self, "-p", Folder(self, p=self.SLOW).path)
         self.workers = wait_until(lambda: children(self.serve.pid), "its processes")
 
     def status(self, path: bytes) -> int:
@@ -313,7 +300,7 @@ class BackstreamTests(SynchronousTestCase):
 
     skip = SKIP
     JOIN = "X-Join: yes"
-    folder: ClassVar[Path]
+    folder: ClassVar[Folder]
     target: ClassVar[Target]
     serve: ClassVar[Serve]
 
@@ -322,17 +309,15 @@ class BackstreamTests(SynchronousTestCase):
         if SKIP:
             return
         scope = ForClass(cls)
-        folder = tempfile.TemporaryDirectory()
-        scope.addCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
+        cls.folder = Folder(scope)
         cls.restore()
         cls.target = Target(scope)
-        cls.serve = Serve(scope, "-p", folder.name)
+        cls.serve = Serve(scope, "-p", cls.folder.path)
 
     @classmethod
     def restore(cls) -> None:
-        (cls.folder / "clients.rego").write_text(JOINING)
-        (cls.folder / "visitors.rego").write_text(VISITORS)
+        cls.folder.write("clients", JOINING)
+        cls.folder.write("visitors", VISITORS)
 
     def test_denied(self) -> None:
         """No spelling of a denied request reaches the destination of a client of ours."""
@@ -377,14 +362,14 @@ class BackstreamTests(SynchronousTestCase):
         serve = self.serve
         self.addCleanup(os.kill, serve.pid, signal.SIGHUP)
         self.addCleanup(self.restore)
-        (self.folder / "visitors.rego").write_text("package auth.server\nallow if {\n")
+        self.folder.write("visitors", "package auth.server\nallow if {\n")
         os.kill(serve.pid, signal.SIGHUP)
         serve.wait_for_line("the policies in use stay")
         with serve.visit() as visitor:
             self.assertEqual(visitor.get(b"/secret").status, 403)
             self.assertEqual(visitor.get(b"/public/a").status, 503)
-        (self.folder / "visitors.rego").write_text("package auth.server\nallow := true\n")
-        (self.folder / "clients.rego").unlink()
+        self.folder.write("visitors", "package auth.server\nallow := true\n")
+        Path(self.folder.path, "clients.rego").unlink()
         os.kill(serve.pid, signal.SIGHUP)
         serve.wait_for_line("policies were loaded: auth.server")
         with serve.visit() as visitor:
@@ -395,7 +380,7 @@ class BackstreamTests(SynchronousTestCase):
     def test_beside_exposr(self) -> None:
         """``--backstream`` and ``--policy`` go together: the host's clients and visitors are
         judged."""
-        server = Server(self, "--backstream", "app.test", "--policy", str(self.folder))
+        server = Server(self, "--backstream", "app.test", "--policy", self.folder.path)
         port = server.port
         connect(self, port, self.target, "-H", "Host: app.test", "-H", self.JOIN)
         with Visitor(port, b"app.test") as visitor:
@@ -413,11 +398,8 @@ class StartTests(SynchronousTestCase):
     """Policies that cannot be used, and servers without any."""
 
     def start(self, text: str | None, variables: dict[str, str] | None = None) -> tuple[int, str]:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        if text is not None:
-            Path(folder.name, "p.rego").write_text(text)
-        command = twistd("-n", "--pidfile=", "exposr", "--api-port", "0", "--policy", folder.name)
+        folder = Folder(self) if text is None else Folder(self, p=text)
+        command = twistd("-n", "--pidfile=", "exposr", "--api-port", "0", "--policy", folder.path)
         server = Process(self, command, variables)
         return server.wait(), "\n".join(server.err)
 
@@ -439,16 +421,14 @@ class StartTests(SynchronousTestCase):
 
     def test_without_the_extra(self) -> None:
         """Without the engine neither server starts: one line says what to install."""
-        hidden = tempfile.TemporaryDirectory()
-        self.addCleanup(hidden.cleanup)
-        Path(hidden.name, "regopy.py").write_text("raise ImportError('hidden')\n")
-        path = f"{hidden.name}:{Path(__file__).resolve().parents[2]}"
-        status, error = self.start("package auth.server\nallow := true\n", {"PYTHONPATH": path})
+        text = "package auth.server\nallow := true\n"
+        hidden = Folder(self)
+        Path(hidden.path, "regopy.py").write_text("raise ImportError('hidden')\n")
+        path = f"{hidden.path}:{Path(__file__).resolve().parents[2]}"
+        status, error = self.start(text, {"PYTHONPATH": path})
         self.assertEqual(status, 1, error)
         self.assertIn("pip install 'exposr-tx[rego]'", error)
-        policy = Path(hidden.name, "p.rego")
-        policy.write_text("package auth.server\nallow := true\n")
-        words = command("serve", "--addr", "localhost:0", "-p", str(policy))
+        words = command("serve", "--addr", "localhost:0", "-p", hidden.write("p", text))
         serve = Process(self, words, {**PLAIN, "PYTHONPATH": path})
         self.assertEqual((serve.wait(), serve.out), (1, []), serve.report())
         self.assertRegex(
@@ -459,38 +439,35 @@ class StartTests(SynchronousTestCase):
         """A tunnel that has chosen a policy takes no visitors where the server has none."""
         if SKIP:
             self.skipTest(SKIP)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "p.rego").write_text("package office\nallow := true\n")
-            storage = f"sqlite://{folder}/db"
-            first = Server(
-                self, "--allow-registration", "--storage-url", storage, "--policy", folder
-            )
-            account = first.account()
-            body = {"policy": "office", "ingress": {"http": {"enabled": True}}}
-            status, _ = first.rest("PUT", "/v1/tunnel/my-tunnel", account, body)
-            self.assertEqual((status, first.stop()), (200, 0))
-            second = Server(self, "--storage-url", storage)
-            target = Target(self)
-            client = Client(self, second, "-a", account, "tunnel", target.url, "my-tunnel")
-            client.wait_for_line(r"connection 1/\d+ connected")
-            with second.visit("my-tunnel") as visitor:
-                self.assertEqual(visitor.get().status, 403)
-            self.assertEqual(target.connections, 0)
+        folder = Folder(self, p="package office\nallow := true\n").path
+        storage = f"sqlite://{folder}/db"
+        first = Server(self, "--allow-registration", "--storage-url", storage, "--policy", folder)
+        account = first.account()
+        body = {"policy": "office", "ingress": {"http": {"enabled": True}}}
+        status, _ = first.rest("PUT", "/v1/tunnel/my-tunnel", account, body)
+        self.assertEqual((status, first.stop()), (200, 0))
+        second = Server(self, "--storage-url", storage)
+        target = Target(self)
+        client = Client(self, second, "-a", account, "tunnel", target.url, "my-tunnel")
+        client.wait_for_line(r"connection 1/\d+ connected")
+        with second.visit("my-tunnel") as visitor:
+            self.assertEqual(visitor.get().status, 403)
+        self.assertEqual(target.connections, 0)
 
     def test_tcp(self) -> None:
         """A TCP visitor is judged by his address, before a stream is opened."""
         if SKIP:
             self.skipTest(SKIP)
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        clients, visitors = Path(folder.name, "c.rego"), Path(folder.name, "v.rego")
-        clients.write_text("package auth.client\nallow := true\n")
-        visitors.write_text('package auth.server\nallow if input.transport == "http"\n')
+        folder = Folder(
+            self,
+            clients="package auth.client\nallow := true\n",
+            visitors='package auth.server\nallow if input.transport == "http"\n',
+        )
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         server = Server(
             self,
-            *("--allow-registration", "--policy", folder.name),
+            *("--allow-registration", "--policy", folder.path),
             *("--ingress", "http,tcp", "--ingress-tcp-ports", str(port)),
         )
         target = Target(self)
@@ -500,9 +477,8 @@ class StartTests(SynchronousTestCase):
             visitor.send(b"GET / HTTP/1.1\r\n\r\n")
             self.assertEqual(visitor.read_rest(), b"")
         self.assertEqual(target.connections, 0)
-        visitors.write_text(
-            'package auth.server\nallow if net.cidr_contains("127.0.0.1/32", input.remote)\n'
-        )
+        text = 'package auth.server\nallow if net.cidr_contains("127.0.0.1/32", input.remote)\n'
+        folder.write("visitors", text)
         os.kill(server.process.pid, signal.SIGHUP)
         server.wait_for_line("policies were loaded")
         with Visitor(port) as visitor:

@@ -11,15 +11,14 @@ import os
 import shutil
 import socket
 import ssl
-import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.policy.folder import Folder
 from tests.system.certificates import Authority
 from tests.system.harness import (
     Client,
@@ -182,9 +181,7 @@ class PretenderTests(SynchronousTestCase):
 
     def test_https(self) -> None:
         """A certificate is verified: by an authority of the platform's the agent is believed."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        authority = Authority(folder.name)
+        authority = Authority(self)
         agent = Agent(self, authority.certificate("localhost"))
         words = ("--policy-url", agent.url, "--policy-timeout", PATIENT)
         wary = Serve(self, *words)
@@ -221,14 +218,11 @@ allow if {
 
     def agent(self, *texts: str) -> str:
         """Start it; its documents' URL."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        for number, text in enumerate(texts):
-            Path(folder.name, f"p{number}.rego").write_text(text)
+        folder = Folder(self, **{f"p{number}": text for number, text in enumerate(texts)})
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             port = reserved.getsockname()[1]
         words = ("run", "--server", "--disable-telemetry", "--addr", f"127.0.0.1:{port}")
-        process = Process(self, [OPA, *words, folder.name])
+        process = Process(self, [OPA, *words, folder.path])
 
         def answers() -> bool:
             assert process.running, process.report()

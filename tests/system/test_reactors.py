@@ -10,7 +10,6 @@ import hashlib
 import os
 import signal
 import ssl
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -256,9 +255,7 @@ class SecureTests(CoreTests):
 
     @classmethod
     def setUpClass(cls) -> None:
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.authority = Authority(folder.name)
+        cls.authority = Authority(ForClass(cls))
         cls.certificate = cls.authority.certificate("localhost", f"{NAME}.localhost")
         cls.context = ssl.create_default_context(cafile=cls.authority.path)
         cls.context.set_alpn_protocols(["h2", "http/1.1"])  # as browsers and curl do

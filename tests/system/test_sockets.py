@@ -91,7 +91,7 @@ class DirectWriteTests(SocketTests):
     """Writing to a socket without waiting for the reactor: what has arrived before its next turn
     did not need one."""
 
-    def check(self, reactor: Any, transport: Any, peer: socket.socket) -> None:
+    def assert_writes(self, reactor: Any, transport: Any, peer: socket.socket) -> None:
         """What fits arrives at once, the rest in its turn and in order."""
         write = writer_of(transport)
         write(b"hello")
@@ -115,7 +115,7 @@ class DirectWriteTests(SocketTests):
             factory = Collecting()
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             peer = socket.socket()
-            self.check(reactor, self.connect(reactor, peer, port, factory), peer)
+            self.assert_writes(reactor, self.connect(reactor, peer, port, factory), peer)
 
     def test_unix(self) -> None:
         """UNIX sockets, on every reactor."""
@@ -124,7 +124,7 @@ class DirectWriteTests(SocketTests):
             with tempfile.TemporaryDirectory() as folder:
                 port = reactor.listenUNIX(f"{folder}/socket", factory)
                 peer = socket.socket(socket.AF_UNIX)
-                self.check(reactor, self.connect(reactor, peer, port, factory), peer)
+                self.assert_writes(reactor, self.connect(reactor, peer, port, factory), peer)
 
 
 class RoundsTests(SocketTests):

@@ -377,9 +377,7 @@ class TargetTests(TrafficTests):
 
     def test_https(self) -> None:
         """An https: target is believed by its authority and its name, or with --insecure."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        authority = Authority(folder.name)
+        authority = Authority(self)
         self.server = Server(self, "--allow-registration")
 
         def secure(*names: str) -> str:

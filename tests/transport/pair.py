@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -14,9 +14,17 @@ from twisted.python.failure import Failure
 
 from exposr_tx.interfaces import Origin
 from exposr_tx.transport.session import Session
+from exposr_tx.transport.websocket import WebsocketEndpoint
 from exposr_tx.wire.mux import MuxV2
 
 ORIGIN = Origin("tcp", IPv4Address("TCP", "192.0.2.7", 4711))
+
+
+def drain(endpoint: WebsocketEndpoint) -> Deferred[Any]:
+    """What ``draining`` does with clients' connections; fires when all have ended."""
+    endpoint.draining = True
+    endpoint.go_away()
+    return gatherResults([upstream.drain() for upstream in list(endpoint.upstreams)])
 
 
 class Recorder(Protocol):

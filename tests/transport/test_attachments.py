@@ -27,7 +27,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorder, Recorders
+from tests.transport.pair import ORIGIN, Recorder, Recorders, drain
 
 CLIENT = IPv4Address("TCP", "198.51.100.7", 40001)
 SERVER = IPv4Address("TCP", "192.0.2.1", 80)
@@ -333,7 +333,7 @@ class AttachmentTests(SynchronousTestCase):
             self.successResultOf(told)
         self.failureResultOf(self.attach("three", "good-three"), AttachFailed)
         running = self.open("two")
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.pump()
         self.assertNoResult(drained)
         self.assert_flows(*running)

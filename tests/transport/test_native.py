@@ -21,7 +21,7 @@ from exposr_tx.transport.session import Session
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
 from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, NativeMux
-from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders
+from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders, drain
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
 MIB = 1024 * 1024
@@ -566,7 +566,7 @@ class UpgradeTests(SynchronousTestCase):
         self.successResultOf(self.admission.plugged[-1].connect(visitors, ORIGIN))
         self.clock.advance(0)
         wire.taken()
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.clock.advance(0)
         self.assertIn(b"\x07\x00\x00\x16\x00\x00\x00\x00\x00\x00Server", wire.taken())
         self.assertNoResult(drained)

@@ -27,7 +27,7 @@ class Transport(SynchronousTestCase):
     def test_interfaces(self) -> None:
         """A stream is a transport, a producer and a consumer."""
         for interface in (ITransport, IPushProducer, IConsumer):
-            verifyObject(interface, self.visitor.stream)
+            self.assertTrue(verifyObject(interface, self.visitor.stream))
 
     def test_addresses(self) -> None:
         """On the server the peer is the visitor, on the client the server."""

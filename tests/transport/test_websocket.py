@@ -42,7 +42,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorders
+from tests.transport.pair import ORIGIN, Recorders, drain
 
 DATA, OPEN, ACK, CLOSE = 1, 2, 3, 4
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -180,7 +180,7 @@ class Server(SynchronousTestCase):
         self.failureResultOf(self.endpoint.admit(path + b"?t=", [], ORIGIN), NoToken)
         self.failureResultOf(self.endpoint.admit(path + b"?t=bad", [], ORIGIN), PermissionDenied)
         self.successResultOf(self.endpoint.admit(b"http://x" + path + b"?t=good", [], ORIGIN))
-        self.endpoint.drain()
+        drain(self.endpoint)
         self.failureResultOf(self.endpoint.admit(path + b"?t=good", [], ORIGIN), Draining)
 
     # Handshake
@@ -392,7 +392,7 @@ class Server(SynchronousTestCase):
         """Draining waits for the last stream, then lets the client go elsewhere."""
         protocol, wire, upstream = self.opened()
         visitor = self.stream(protocol, wire, upstream)
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.assertFalse(upstream.accepting)
         self.assertNoResult(drained)
         visitor.stream.loseConnection()
@@ -404,7 +404,7 @@ class Server(SynchronousTestCase):
         """When the grace period is over, draining ends at once."""
         protocol, wire, upstream = self.opened()
         self.stream(protocol, wire, upstream)
-        drained = self.endpoint.drain()
+        drained = drain(self.endpoint)
         self.endpoint.close()
         self.successResultOf(drained)
         self.assertEqual(self.events(wire)[-1].code, 1001)
@@ -543,7 +543,7 @@ class Frames(SynchronousTestCase):
         protocol.seen = seen
         return protocol, wire, peer
 
-    def check(self, server: bool, script: list[Any], cuts: list[int]) -> None:
+    def assert_read(self, server: bool, script: list[Any], cuts: list[int]) -> None:
         protocol, wire, peer = self.pair(server)
         stream, expected, pings = b"", [], 0
         for step in script:
@@ -569,15 +569,15 @@ class Frames(SynchronousTestCase):
     @given(st.booleans(), FRAGMENTS, st.lists(st.integers(0, 1 << 17), max_size=6))
     def test_any_frames(self, server: bool, script: list[Any], cuts: list[int]) -> None:
         """Messages, fragments and pings are read the same however they are cut."""
-        self.check(server, script, cuts)
+        self.assert_read(server, script, cuts)
 
     def test_every_split(self) -> None:
         """A few frames, cut once at every position, and byte by byte."""
         script = [[b"whole"], "ping", [b"", b"frag", b"ments"], [b"x" * 130], [b""]]
         for server in (True, False):
             for cut in range(260):
-                self.check(server, script, [cut])
-            self.check(server, script, list(range(260)))
+                self.assert_read(server, script, [cut])
+            self.assert_read(server, script, list(range(260)))
 
     @settings(max_examples=60)
     @given(st.booleans(), st.lists(st.one_of(st.binary(max_size=300), st.integers(0, 70_000))))

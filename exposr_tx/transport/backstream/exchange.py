@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer, ITr
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from exposr_tx.addresses import host_port
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
 from exposr_tx.interfaces import Origin
 from exposr_tx.wire.backstream import (
@@ -30,7 +31,7 @@ from exposr_tx.wire.http1 import End, Limits, Request, RequestParser
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime
 
-__all__ = ["Exchange", "remote_of"]
+__all__ = ["Exchange"]
 
 #: Ingress adds some fields to what it has limited already.
 LIMITS: Final = Limits(line=65536, head=131072, fields=1000)
@@ -48,14 +49,6 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n".encode("ascii")
-
-
-def remote_of(peer: IAddress) -> str:
-    """An address as ``ip:port``."""
-    host, port = getattr(peer, "host", ""), getattr(peer, "port", 0)
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Upstream(Protocol):
@@ -201,7 +194,7 @@ class Exchange:
         id = request.forwarding.get(b"x-request-id", [b""])[0].decode("latin-1")
         if not 0 < len(id) <= MAX_ID:
             id = str(uuid4())
-        remote = remote_of(self._origin.peer)
+        remote = host_port(self._origin.peer)
         return RequestMessage.of(id, request.method, request.target, fields, body, remote)
 
     def answered(self, response: ResponseMessage) -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from exposr_tx.addresses import host_port
 from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
 from exposr_tx.interfaces import IAdmission, IUpstream, Origin
-from exposr_tx.transport.backstream.exchange import Exchange, remote_of
+from exposr_tx.transport.backstream.exchange import Exchange
+from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.wire.backstream import Requests
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ QUEUE: Final = 32
 MAX_HELD: Final = 128 * 1024 * 1024
 #: The websocket close code for what breaks the protocol.
 PROTOCOL_ERROR: Final = 1002
-SHUTTING_DOWN: Final = "Server shutting down"
 
 
 class Messages(Protocol):
@@ -97,7 +98,7 @@ class JsonUpstream:
 
     def __repr__(self) -> str:
         state = "gone" if self._gone else "busy" if self._requests.pending else "idle"
-        return f"<JsonUpstream {remote_of(self.peer)} {state}, {len(self._waiting)} waiting>"
+        return f"<JsonUpstream {host_port(self.peer)} {state}, {len(self._waiting)} waiting>"
 
     @property
     def load(self) -> int:

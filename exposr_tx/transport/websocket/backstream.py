@@ -191,16 +191,12 @@ class _ServerFactory(WebSocketServerFactory):
         super().__init__(server="", reactor=clock)
         self.endpoint = endpoint
         self._batched_timer = Timers(clock)
-        sizes = {
-            "maxFramePayloadSize": MAX_RESPONSE_MESSAGE,
-            "maxMessagePayloadSize": MAX_RESPONSE_MESSAGE,
-        }
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,
             requireMaskedClientFrames=True,
             allowNullOrigin=True,
-            **(limits() | sizes),
+            **limits(MAX_RESPONSE_MESSAGE),
         )
 
 
@@ -348,12 +344,8 @@ class _ClientFactory(ClientFactory):
         self.given = given
         self.make_reader = make_reader
         self.json: Deferred[Any] = self.opened
-        sizes = {
-            "maxFramePayloadSize": MAX_REQUEST_MESSAGE,
-            "maxMessagePayloadSize": MAX_REQUEST_MESSAGE,
-            "openHandshakeTimeout": HANDSHAKE,
-        }
-        self.setProtocolOptions(serverConnectionDropTimeout=0, **(limits() | sizes))
+        options = limits(MAX_REQUEST_MESSAGE, HANDSHAKE)
+        self.setProtocolOptions(serverConnectionDropTimeout=0, **options)
 
 
 def connect_backstream(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         IStreamClientEndpoint,
     )
 
-__all__ = ["ConnectFailed", "UpgradeRefused", "connect"]
+__all__ = ["ClientFactory", "ClientProtocol", "ConnectFailed", "UpgradeRefused", "connect"]
 
 #: Bytes of an answer's head, and of the body of a refusal, that a client reads.
 MAX_HEAD: Final = 32 * 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from exposr_tx.errors import (
@@ -19,6 +19,7 @@ from exposr_tx.errors import (
     TunnelNotFound,
 )
 from exposr_tx.interfaces import IAdmission, ITakeover, Origin
+from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.transport.journal import Journal
 from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
@@ -29,7 +30,7 @@ from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_na
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IReactorTime
 
-__all__ = ["WebsocketEndpoint"]
+__all__ = ["ServerProtocol", "WebsocketEndpoint"]
 
 _PATH: Final = re.compile(rb"/v1/tunnel/([^/?]+)/ws-endpoint/?", re.IGNORECASE)
 
@@ -189,16 +190,7 @@ class WebsocketEndpoint:
         for upstream in list(self.upstreams):
             upstream.go_away()
 
-    def drain(self) -> Deferred[None]:
-        """Refuse new connections, end each open one with its last stream.
-
-        :return: fires when all have ended; :meth:`close` hurries them.
-        """
-        self.draining = True
-        drains = DeferredList([upstream.drain() for upstream in list(self.upstreams)])
-        return drains.addCallback(lambda _: None)
-
-    def close(self, code: int = 1001, reason: str = "Server shutting down") -> None:
+    def close(self, code: int = 1001, reason: str = SHUTTING_DOWN) -> None:
         """End all connections now, with their streams."""
         self.draining = True
         for upstream in list(self.upstreams):

@@ -44,13 +44,17 @@ class _Timer:
             self._call.cancel()
 
 
-def limits() -> dict[str, Any]:
-    """Autobahn's options that are the same on both sides."""
+def limits(max_message: int = MAX_MESSAGE, handshake: float = HANDSHAKE_TIMEOUT) -> dict[str, Any]:
+    """Autobahn's options that are the same on both sides.
+
+    :param max_message: bytes in one message of the peer's.
+    :param handshake: seconds for it.
+    """
     return {
         "utf8validateIncoming": False,
-        "maxFramePayloadSize": MAX_MESSAGE,
-        "maxMessagePayloadSize": MAX_MESSAGE,
+        "maxFramePayloadSize": max_message,
+        "maxMessagePayloadSize": max_message,
         "failByDrop": True,
-        "openHandshakeTimeout": HANDSHAKE_TIMEOUT,
+        "openHandshakeTimeout": handshake,
         "closeHandshakeTimeout": CLOSE_TIMEOUT,
     }

@@ -8,7 +8,7 @@ v2 connection carries one tunnel, a native one as many as its client attaches
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from exposr_tx.errors import Draining, ExposrError, StreamLimit, TooManyConnections, UpstreamGone
 from exposr_tx.interfaces import IAdmission, IUpstream, Origin
-from exposr_tx.transport.connection import Lost, MessageConnection
+from exposr_tx.transport.connection import SHUTTING_DOWN, Lost, MessageConnection
 from exposr_tx.transport.session import MAX_STREAMS, Session
 from exposr_tx.wire.mux import MuxV2
 from exposr_tx.wire.native import Attaching, Detached, NativeMux
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from exposr_tx.transport.journal import Journal
 
 __all__ = ["Link", "WebsocketUpstream"]
-
-#: What clients are told when the server stops.
-SHUTTING_DOWN: Final = "Server shutting down"
 
 
 class _Websocket(MessageConnection, Protocol):

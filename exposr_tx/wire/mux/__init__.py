@@ -14,10 +14,9 @@ from exposr_tx.wire.mux.events import (
     Reply,
     Resumed,
 )
-from exposr_tx.wire.mux.v2 import DATA_SIZE, MAX_CHANNELS, TOLD_SIZE, MuxV2
+from exposr_tx.wire.mux.v2 import MAX_CHANNELS, TOLD_SIZE, MuxV2
 
 __all__ = [
-    "DATA_SIZE",
     "MAX_CHANNELS",
     "TOLD_SIZE",
     "Accepted",

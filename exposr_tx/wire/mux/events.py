@@ -98,8 +98,6 @@ class Dialect(Protocol):
     where the channel's state does not allow it, and do no I/O.
     """
 
-    data_size: int
-
     def receive(self, message: bytes) -> Sequence[Event]: ...
 
     def message_begin(self) -> None: ...

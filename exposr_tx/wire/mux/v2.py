@@ -35,12 +35,7 @@ from exposr_tx.wire.mux.events import (
     Resumed,
 )
 
-__all__ = ["DATA_SIZE", "MAX_CHANNELS", "TOLD_SIZE", "MuxV2"]
-
-#: Payload bytes in one DATA message that we send. Small enough that another
-#: stream's bytes never wait long behind it, large enough that the header and the
-#: websocket's frame are noise.
-DATA_SIZE: Final = 256 * 1024
+__all__ = ["MAX_CHANNELS", "TOLD_SIZE", "MuxV2"]
 
 #: Channels open at once; the reference implementation's own limit.
 MAX_CHANNELS: Final = 65535
@@ -100,8 +95,6 @@ class MuxV2:
     :param max_channels: channels open at once; further OPENs are rejected, and
         :meth:`open` raises LocalProtocolError.
     """
-
-    data_size = DATA_SIZE
 
     def __init__(self, opener: bool, max_channels: int = MAX_CHANNELS) -> None:
         self._opener = opener
@@ -321,8 +314,8 @@ class MuxV2:
         return self._last, _pack(_OPEN, 0, self._last, 0)
 
     def data_head(self, channel: int, size: int) -> bytes:
-        """The head of a DATA message; ``size`` bytes of payload, up to :data:`DATA_SIZE`, follow
-        it in the same message. 0.3 µs (measured)."""
+        """The head of a DATA message; ``size`` bytes of payload follow it in the same message.
+        0.3 µs (measured)."""
         if self._channels.get(channel, 0) & _SENDABLE != _IS_OPEN:
             raise LocalProtocolError(f"channel {channel} takes no data")
         return _pack(_DATA, channel, channel, size)

@@ -30,7 +30,7 @@ from exposr_tx.wire.native.flow import (
     STREAM_WINDOW,
     Flow,
 )
-from exposr_tx.wire.native.frames import DATA_SIZE, JSON_SIZE, MESSAGE_SIZE, REASON_SIZE
+from exposr_tx.wire.native.frames import JSON_SIZE, MESSAGE_SIZE, REASON_SIZE
 from exposr_tx.wire.native.metadata import Metadata, Tls
 from exposr_tx.wire.native.mux import MAX_STREAMS, NativeMux
 from exposr_tx.wire.native.negotiation import (
@@ -43,7 +43,6 @@ from exposr_tx.wire.native.negotiation import (
 
 __all__ = [
     "CONNECTION_WINDOW",
-    "DATA_SIZE",
     "DIALECT",
     "DIALECT_FIELD",
     "GROWN_WINDOWS",

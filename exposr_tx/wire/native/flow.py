@@ -15,6 +15,7 @@ __all__ = [
     "MAX_CREDIT",
     "MAX_HELD",
     "MAX_WINDOW",
+    "NEAR",
     "STREAM_WINDOW",
     "Flow",
 ]

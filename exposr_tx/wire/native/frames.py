@@ -17,7 +17,6 @@ from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
     "DATA_LIMIT",
-    "DATA_SIZE",
     "HEAD_SIZE",
     "JSON_SIZE",
     "MESSAGE_SIZE",
@@ -41,10 +40,6 @@ JSON_LEVELS: Final = 8
 
 #: Bytes of the reason in RESET and GOAWAY.
 REASON_SIZE: Final = 256
-
-#: Payload bytes that we put into one DATA frame: another stream's bytes do not wait long
-#: behind it, and its head is noise.
-DATA_SIZE: Final = 256 * 1024
 
 DATA: Final = 0x00
 OPEN: Final = 0x01

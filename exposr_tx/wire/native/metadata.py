@@ -12,7 +12,7 @@ from typing import Final
 
 from exposr_tx.errors import RemoteProtocolError
 
-__all__ = ["KINDS", "MAX_ATTACHMENT", "Address", "Metadata", "Tls"]
+__all__ = ["KINDS", "MAX_ATTACHMENT", "Address", "Metadata", "Tls", "number", "text"]
 
 #: An IP address, without a zone, and a port.
 Address = tuple[str, int]

@@ -38,7 +38,7 @@ from exposr_tx.wire.native.flow import (
     STREAM_WINDOW,
     Flow,
 )
-from exposr_tx.wire.native.frames import DATA_LIMIT, DATA_SIZE
+from exposr_tx.wire.native.frames import DATA_LIMIT
 from exposr_tx.wire.native.intake import LOW_ROOM, Intake
 from exposr_tx.wire.native.metadata import KINDS, Metadata
 
@@ -77,8 +77,6 @@ class NativeMux(Intake):
         "attachments",
         "delay",
     )
-
-    data_size = DATA_SIZE
 
     def __init__(
         self,
