@@ -833,6 +833,16 @@ class Client(SynchronousTestCase):
         self.assertTrue(self.successResultOf(connection.lost).clean)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_another_version(self) -> None:
+        """What the server did wrong is the reason, also where it does not answer the goodbye."""
+        connection = self.opened()
+        self.receive(self.server.send(BytesMessage(b"\x00\x03" + bytes(14))))
+        self.clock.advance(1)
+        self.assertTrue(self.wire.dropped)
+        self.lose()
+        lost = self.successResultOf(connection.lost)
+        self.assertEqual((lost.code, lost.reason), (1002, "multiplex version 3 is not spoken here"))
+
     def test_silent_server(self) -> None:
         """A server that sends no pings for 21 s is given up."""
         connection = self.opened()
