@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, ClassVar, TypeVar
@@ -192,6 +193,7 @@ class EnvironOptions(usage.Options):
         time as well, with no splitting at commas.)
     :cvar hidden: options that ``--help`` does not show.
     :cvar secret: options whose value no error may repeat.
+    :cvar switches: options of true or false that are true by themselves, as flags are.
     :ivar environ: where variables are looked up; a sub-command takes its parent's.
     :ivar given: for each option that was set, what it was set by: ``"--api-port"``
         or ``"EXPOSR_API_PORT"``.
@@ -203,6 +205,7 @@ class EnvironOptions(usage.Options):
     lists: ClassVar[frozenset[str]] = frozenset()
     hidden: ClassVar[frozenset[str]] = frozenset()
     secret: ClassVar[frozenset[str]] = frozenset()
+    switches: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -287,11 +290,13 @@ class EnvironOptions(usage.Options):
         mine: list[tuple[str, str, str]] = []
         theirs: list[str] = []
         arguments: list[str] = []
-        pending = iter(words)
-        for word in pending:
+        pending = deque(words)
+        while pending:
+            word = pending.popleft()
             if word == "--":
                 arguments += [word, *pending] if self._commands() else pending
-            elif not word.startswith("-") or word == "-":
+                break
+            if not word.startswith("-") or word == "-":
                 arguments.append(word)
             elif (known := self._recognise(word)) is not None:
                 mine += self._values(known, word, pending)
@@ -299,7 +304,7 @@ class EnvironOptions(usage.Options):
                 for sub in self._descendants():
                     if (known := sub._recognise(word)) is not None:
                         theirs.append(word)
-                        if sub._wants_next(known, word):
+                        if sub._wants_next(known, word, pending):
                             theirs.append(self._next(word, pending))
                         break
                 else:
@@ -322,33 +327,35 @@ class EnvironOptions(usage.Options):
                 break
         return names
 
-    def _wants_next(self, names: list[str], word: str) -> bool:
-        """Whether the value of the last option in a word is the next word."""
-        if not self._takes_value[names[-1]]:
+    def _wants_next(self, names: list[str], word: str, pending: deque[str]) -> bool:
+        """Whether the value of the last option in a word is the next word.
+
+        A flag may be followed by true or false, as exposr's own are.
+        """
+        if "=" in word if word.startswith("--") else len(word) > len(names) + 1:
             return False
-        return "=" not in word if word.startswith("--") else len(word) == len(names) + 1
+        if self._takes_value[names[-1]] and names[-1] not in self.switches:
+            return True
+        return bool(pending) and pending[0] in ("true", "false")
 
     def _values(
-        self, names: list[str], word: str, pending: Iterator[str]
+        self, names: list[str], word: str, pending: deque[str]
     ) -> Iterator[tuple[str, str, str]]:
         if word.startswith("--"):
             source, equals, text = word.partition("=")
-            if self._wants_next(names, word):
-                text = self._next(word, pending)
-            elif not equals:
-                text = "true"
-            yield names[0], text, source
-            return
-        for place, name in enumerate(names, start=2):
-            value = "true"
-            if self._takes_value[name]:
-                value = word[place:] or self._next(word, pending)
-            yield name, value, "--" + name
+            text = text if equals else "true"
+        else:
+            source, text = "--" + names[-1], word[len(names) + 1 :].removeprefix("=") or "true"
+            for name in names[:-1]:
+                yield name, "true", "--" + name
+        if self._wants_next(names, word, pending):
+            text = self._next(word, pending)
+        yield names[-1], text, source
 
-    def _next(self, word: str, pending: Iterator[str]) -> str:
-        for text in pending:
-            return text
-        raise usage.UsageError(f"{word}: needs a value")
+    def _next(self, word: str, pending: deque[str]) -> str:
+        if not pending:
+            raise usage.UsageError(f"{word}: needs a value")
+        return pending.popleft()
 
     def _unknown(self, word: str) -> usage.UsageError:
         name = word.lstrip("-").partition("=")[0]

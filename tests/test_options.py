@@ -31,7 +31,11 @@ class Connect(EnvironOptions):
     """A sub-command."""
 
     optFlags: ClassVar[list[list[Any]]] = [["keep", "k", "Keep it."]]
-    optParameters: ClassVar[list[list[Any]]] = [["target", "t", None, "Where to."]]
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["target", "t", None, "Where to."],
+        ["verbose", "v", "true", "Say more.", choice("true", "false")],
+    ]
+    switches = frozenset({"verbose"})
     arguments: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -90,6 +94,29 @@ class PlaceTests(SynchronousTestCase):
         """Short options may share a dash; the last may have a value."""
         command = parsed("-qp90", "connect")
         self.assertEqual((command["quiet"], command["port"]), (1, 90))
+
+    def test_flags_with_a_value(self) -> None:
+        """A flag may be followed by true or false; one that is on unless said so stands alone."""
+        for line, keep, quiet, verbose in (
+            ("connect a", 0, 0, "true"),
+            ("connect --keep true a --quiet false", 1, 0, "true"),
+            ("--quiet true connect -k false a", 0, 1, "true"),
+            ("-q true connect -k true a -v", 1, 1, "true"),
+            ("connect a --verbose --keep=false", 0, 0, "true"),
+            ("-v false connect --keep a", 1, 0, "false"),
+            ("connect --verbose=false -k a", 1, 0, "false"),
+            ("connect --keep a true", 1, 0, "true"),
+        ):
+            command = parsed(*line.split())
+            sub = command.subOptions
+            self.assertEqual(
+                (sub["keep"], command["quiet"], sub["verbose"]), (keep, quiet, verbose)
+            )
+            self.assertEqual(sub.arguments[0], "a")
+
+    def test_short_with_equals(self) -> None:
+        """An equals sign behind a short option is none of its value."""
+        self.assertEqual(parsed("-p=90", "-shttp://h", "connect")["port"], 90)
 
     def test_after_two_dashes(self) -> None:
         """What follows -- is no option."""

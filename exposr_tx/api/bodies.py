@@ -49,7 +49,8 @@ def read_object(request: Request) -> dict[str, Any]:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_not_json)
+        # Windows' editors put a byte order mark before a file, which RFC 8259 (8.1) forgives.
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_not_json)
     except (ValueError, RecursionError):  # too deep is as bad as broken
         raise BadInput("content-type: malformed JSON") from None
 

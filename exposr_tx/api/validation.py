@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from exposr_tx.errors import BadInput
 from exposr_tx.tunnels import Change, is_tunnel_id
@@ -95,9 +96,19 @@ def _target_url(path: str, value: Any) -> str:
     if value is None:
         return ""
     url = _text(path, value)
-    if len(url) > MAX_URL or not _URI.fullmatch(url):
+    if len(url) > MAX_URL or not _URI.fullmatch(url) or not _has_place(url):
         raise BadInput(f'"{path}" must be a valid uri')
     return url
+
+
+def _has_place(url: str) -> bool:
+    """Whether a URI's host and port can be ones; only those of HTTP must be there."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # a port that is no number or too large, brackets around no address
+        return False
+    return bool(host) or not (parts.netloc or parts.scheme in ("http", "https"))
 
 
 def _policy(path: str, value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -132,7 +133,7 @@ class CommandOptions(EnvironOptions):
         return [name] if name in self._takes_value else None
 
     def _values(
-        self, names: list[str], word: str, pending: Iterator[str]
+        self, names: list[str], word: str, pending: deque[str]
     ) -> Iterator[tuple[str, str, str]]:
         _, equals, text = word.partition("=")
         return super()._values(names, f"--{names[0]}{equals}{text}", pending)
@@ -290,7 +291,7 @@ def command_line(words: Sequence[str], environ: Mapping[str, str]) -> CommandOpt
         names = top._recognise(word)
         if names is None:
             raise usage.UsageError(f"{word.partition('=')[0]}: is no global flag; {_HELP}")
-        values = iter(pending)
+        values = deque(pending)
         before += [f"--{name}={text}" for name, text, _ in top._values(names, word, values)]
         pending = list(values)
     if not pending:

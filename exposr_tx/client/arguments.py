@@ -49,6 +49,8 @@ class ConnectArguments:
                 target = str(pair.value)
             elif pair.key == "ingress-http-host":
                 host_header = str(pair.value)
+        if target is None and not rest:
+            raise BadInput("nothing to connect; as in: exposr tunnel connect http://localhost:3000")
         return cls(
             rest[0] if rest else "",
             None if target is None else parse_target(target),

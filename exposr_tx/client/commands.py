@@ -108,7 +108,7 @@ class Commands:
     async def disconnect(self, words: Sequence[str]) -> None:
         if not await self._rest.disconnect(words[0]):
             raise ExposrError(f"the tunnel {words[0]} was not disconnected")
-        self._say(f"Disconnecting tunnel {words[0]}...success")
+        self._say(f"Disconnecting tunnel {words[0]}...disconnected")
 
     async def delete(self, words: Sequence[str]) -> None:
         await self._rest.delete(words[0])

@@ -252,6 +252,7 @@ class AdminTunnelList(Command):
         ["count", None, "25", "How many.", count],
     ]
     secret = frozenset({"api-key"})
+    switches = frozenset({"verbose"})
     most = 0
 
 

@@ -195,16 +195,25 @@ class RestClient:
             content,
         )
         text = await body_of(response, LONGEST_ANSWER)
-        location = response.headers.getRawHeaders("location", [""])[0]
         if 300 <= response.code < 400:
+            location = response.headers.getRawHeaders("location", [""])[0]
+            meant = self._meant(location, path)
             raise ServerRefusal(
-                f"the server {self.server} answers with a redirect to {location}; "
-                "give the URL it means with --server",
+                f"the server {self.server} answers with a redirect to {meant}; "
+                f"if that is where it is now, give --server {meant}",
                 "",
                 response.code,
-                location,
+                meant,
             )
         return response.code, text
+
+    def _meant(self, location: str, path: str) -> str:
+        """The server that a redirect leads to; what follows may hold the account's number."""
+        url = URL.fromText(self.server + path).click(location)
+        text = url.to_text()
+        if text.endswith(f"/{path}"):
+            return text.removesuffix(path)
+        return f"{url.scheme}://{url.authority()}/"
 
     def _understand(self, status: int, text: bytes) -> dict[str, Any]:
         try:

@@ -107,8 +107,9 @@ def change(key: str, text: str) -> Change:
         value = setting.parse(text)
     except ValueError as error:
         raise BadInput(f"{key} {text!r}: {error}") from None
-    shown = value if isinstance(value, str) else text
-    return Change(key, value, shown)
+    if isinstance(value, bool):
+        return Change(key, value, str(value).lower())
+    return Change(key, value, value if isinstance(value, str) else text)
 
 
 def changes(words: Sequence[str]) -> list[Change]:

@@ -64,7 +64,7 @@ class RequestWriter:
         """The lines that tell a target of its visitor; the same for a connection's whole life
         unless a proxy speaks for many visitors."""
         scheme = visitor.scheme.encode() if visitor.scheme else self._scheme
-        host = without_default_port(scheme, visitor.authority or authority)
+        host = without_default_port(scheme, visitor.asked(authority))
         ip, peer = visitor.ip.encode(), visitor.peer.encode()
         port = visitor.port or (
             host.rpartition(b":")[2] if b":" in host.rpartition(b"]")[2] else b""

@@ -27,6 +27,7 @@ __all__ = ["Trust", "Visitor", "host_text", "tls_of"]
 #: Visitors remembered, 200 bytes each.
 MAX_KNOWN: Final = 4096
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::[0-9]{1,5})?")
+_PORT: Final = re.compile(rb"[0-9]{1,5}")
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]+)')
 
 
@@ -50,6 +51,22 @@ class Visitor:
     forwarded: bytes = b""
     via: bytes = b""
     request_id: bytes | None = None
+
+    def asked(self, authority: bytes) -> bytes:
+        """The host, with a port, that the visitor asked for.
+
+        A port that a proxy tells apart counts unless it named one with the host: many pass on a
+        Host without.
+
+        :param authority: the request's own.
+        """
+        told = self.authority or authority
+        if self.port is None:
+            return told
+        name, _, port = told.rpartition(b":")
+        if not port.isdigit():
+            return b"%b:%b" % (told, self.port)
+        return told if self.authority else b"%b:%b" % (name, self.port)
 
 
 def tls_of(transport: Any, told: bool) -> Tls:
@@ -183,4 +200,4 @@ def _first(forwarding: dict[bytes, list[bytes]], name: bytes) -> bytes | None:
 
 
 def _port(value: bytes | None) -> bytes | None:
-    return value if value and value.isdigit() and int(value) <= 65535 else None
+    return value if value and _PORT.fullmatch(value) and 0 < int(value) < 65536 else None

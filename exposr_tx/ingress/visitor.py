@@ -247,7 +247,7 @@ class VisitorConnection(Protocol):
         if visitor.ip != self._peer:
             peer = self.factory.address(visitor.ip)
         scheme = visitor.scheme or ("https" if ISSLTransport.providedBy(self.transport) else "http")
-        authority = (visitor.authority or request.authority).decode("ascii")
+        authority = visitor.asked(request.authority).decode("ascii")
         # What a proxy has terminated is known to that only.
         tls = tls_of(self.transport, told=bool(visitor.scheme)) if scheme == "https" else None
         return Origin(kind, peer, f"{scheme}://{authority}", self.transport.getHost(), tls)

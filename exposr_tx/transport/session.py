@@ -229,10 +229,8 @@ class Session:
             self._end(reason)
 
     def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
-        """The peer breaks the protocol. Native peers are told; others know no such close."""
-        if self._batch is None:
-            self.fail(reason)
-        elif not self._over:
+        """The peer breaks the protocol, and is told so."""
+        if not self._over:
             self.connection.close(code, reason)
             self._end(reason)
 

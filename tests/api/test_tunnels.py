@@ -302,6 +302,11 @@ class BodyTests(TunnelCase):
             self.assertEqual(200, answer.status)
         self.assertEqual(200, self.mine("PUT", PATH, b"").status)
 
+    def test_byte_order_mark(self) -> None:
+        """A file that a Windows editor wrote is JSON, too."""
+        answer = self.mine("PUT", PATH, b'\xef\xbb\xbf{"target":{"url":"http://a/"}}')
+        self.assertEqual("http://a/", answer.json["target"]["url"])
+
     def test_encodings(self) -> None:
         """Other charsets and compressed bodies are refused with the reason."""
         for name, value, word in (
@@ -411,6 +416,14 @@ class BodyTests(TunnelCase):
             (url("http://\u00fc/"), uri),
             (url("http://x/%zz"), uri),
             (url("http://x/\ud800"), uri),
+            (url("http://"), uri),
+            (url("http:///path"), uri),
+            (url("https:host"), uri),
+            (url("http://:3000/"), uri),
+            (url("http://host:3000x/"), uri),
+            (url("tcp://host:65536"), uri),
+            (url("tcp://[::1"), uri),
+            (url("tcp://[host]:22"), uri),
             (url("http://" + "x" * 9000), uri),
             (http(host_header=1), '"ingress.http.host_header" must be a string'),
             (http(host_header=""), '"ingress.http.host_header" is not allowed to be empty'),
@@ -459,6 +472,7 @@ class BodyTests(TunnelCase):
             "https://[::1]:8443/a?b=c#d",
             "tcp://host:22",
             "unix:/run/app.sock",
+            "unix:///run/app.sock",
             "urn:isbn:0451450523",
             "tcp:host=localhost:port=80",
         ):

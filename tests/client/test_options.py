@@ -49,6 +49,7 @@ class ExposrOptionsTests(SynchronousTestCase):
             "tunnel delete abcd",
             "admin account create",
             "admin tunnel list",
+            "admin tunnel list -v",
         ):
             name, _command, _options = parsed(*line.split(), "-a", "X", "-s", "http://h")
             self.assertTrue(line.startswith(name), line)

@@ -128,11 +128,17 @@ class RestClientTests(SynchronousTestCase):
         self.failure(self.fixed(502, b"<html>").create_account(), ServerUnreachable)
 
     def test_redirects_are_not_followed(self) -> None:
-        """A token is not carried to where a redirect points; its target is shown."""
-        said = self.failure(
-            self.fixed(301, b"", location="https://x/").create_account(), ServerRefusal
-        )
-        self.assertIn("https://x/", said)
+        """A token is not carried to where a redirect points; the server it leads to is shown."""
+        for location, meant in (
+            ("https://x/", "https://x/"),
+            ("https://x:8443/y/v1/account", "https://x:8443/y/"),
+            ("https://sso.x/login?then=v1/account", "https://sso.x/"),
+            ("/y/v1/account", "http://x/y/"),
+            ("//y/v1/account", "http://y/"),
+        ):
+            answer = self.fixed(301, b"", location=location).create_account()
+            said = self.failure(answer, ServerRefusal)
+            self.assertTrue(said.endswith(f"give --server {meant}"), said)
 
     def test_timeout(self) -> None:
         """A server that is silent for five seconds is unreachable."""

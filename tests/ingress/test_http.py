@@ -704,6 +704,16 @@ class APITests(SynchronousTestCase):
         self.assertEqual(wire.taken(), OK)
         self.assertIn(b"GET /a?b ", visit.target.taken())
 
+    def test_port_of_a_proxy(self) -> None:
+        """A proxy that passes on a Host without its port tells the API which one it is."""
+        api = Targets()
+        wire = Visit(api=api, trusted=("203.0.113.0/24",)).visitor()
+        wire.protocol.dataReceived(
+            b"GET /v1 HTTP/1.1\r\nHost: api.test\r\nX-Forwarded-Proto: https\r\n"
+            b"X-Forwarded-Port: 8443\r\n\r\n"
+        )
+        self.assertEqual(api.origins[0].base_url, "https://api.test:8443")
+
     def test_chunks_for_the_api_again(self) -> None:
         """The same head may come again, with chunks of another length."""
         api = Targets()

@@ -45,6 +45,24 @@ class TrustTests(SynchronousTestCase):
         visitor = trust.visitor("::1", {b"x-forwarded-host": [b"a b"], b"x-forwarded-port": [b"x"]})
         self.assertEqual((visitor.authority, visitor.port), (None, None))
 
+    def test_port(self) -> None:
+        """A port told apart is that of the host, unless the proxy named one with it."""
+        trust = Trust(["::1"])
+        for host, port, asked in (
+            (b"", b"8443", b"a.test:8443"),
+            (b"b.test", b"8443", b"b.test:8443"),
+            (b"b.test:99", b"8443", b"b.test:99"),
+            (b"[::2]", b"8443", b"[::2]:8443"),
+            (b"[::2]:99", b"8443", b"[::2]:99"),
+            (b"b.test", b"", b"b.test"),
+            (b"", b"0", b"a.test:8080"),
+            (b"", b"65536", b"a.test:8080"),
+            (b"", b"8" * 5000, b"a.test:8080"),
+        ):
+            said = {b"x-forwarded-host": [host], b"x-forwarded-port": [port]}
+            visitor = trust.visitor("::1", said)
+            self.assertEqual(visitor.asked(b"a.test:8080"), asked)
+
     def test_unix_peers(self) -> None:
         """Peers on a UNIX socket are believed when the word unix is given."""
         self.assertTrue(Trust(["unix"]).trusts(host_text(UNIXAddress(None))))

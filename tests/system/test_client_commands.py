@@ -82,7 +82,10 @@ class CommandTests(SynchronousTestCase):
         status, out, _ = self.run_line(f"tunnel configure my-tunnel set target-url tcp://h:1 {a}")
         self.assertEqual((status, out), (0, "Setting target-url to 'tcp://h:1'...done"))
         line = "tunnel configure my-tunnel set ingress-http-host preserve ingress-tcp on"
-        self.assertEqual(self.run_line(f"{line} {a}")[0], 0)
+        status, out, _ = self.run_line(f"{line} {a}")
+        self.assertEqual(
+            (status, out.splitlines()[-1]), (0, "Setting ingress-tcp to 'true'...done")
+        )
         _, out, _ = self.run_line(f"tunnel info my-tunnel {a}")
         for said in ("tcp://h:1", "http://my-tunnel.localhost", "preserve", "tcp://localhost:2"):
             self.assertIn(said, out)
@@ -93,7 +96,8 @@ class CommandTests(SynchronousTestCase):
         self.assertNotIn("tcp://h:1", out)
         self.assertIn("Ingress HTTP: disabled", out)
         self.assertIn("my-tunnel", self.run_line(f"tunnel list {a}")[1])
-        self.assertEqual(self.run_line(f"tunnel disconnect my-tunnel {a}")[0], 0)
+        status, out, _ = self.run_line(f"tunnel disconnect my-tunnel {a}")
+        self.assertEqual((status, out), (0, "Disconnecting tunnel my-tunnel...disconnected"))
         self.assertEqual(self.run_line(f"tunnel delete my-tunnel {a}")[0], 0)
         self.assertEqual(self.run_line(f"tunnel list {a}")[:2], (0, ""))
 
@@ -107,6 +111,7 @@ class CommandTests(SynchronousTestCase):
             (f"tunnel create UPPER {a}", 1),
             (f"tunnel create abcd colour red {a}", 2),
             ("tunnel info abcd", 2),
+            (f"tunnel connect {a}", 2),
             (f"tunnel connect abcd gopher://x {a}", 2),
             ("tunnel info abcd -a CDEF-CDEF-CDEF-CDEF", 3),
             ("tunnel create abcd -a nonsense", 3),

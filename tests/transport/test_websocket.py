@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -201,13 +202,15 @@ class Server(SynchronousTestCase):
         self.assertEqual(len(self.admission.plugged), 1)
 
     def test_bad_handshake(self) -> None:
-        """A refused handshake has a JSON body: without one existing clients wait for ever."""
+        """A refused handshake says why in JSON: without a body existing clients wait for ever."""
         protocol, wire = self.admitted(), Wire()
         protocol.makeConnection(wire)
         protocol.dataReceived(head().replace(b"Version: 13", b"Version: 12"))
         answer, _, body = wire.value().partition(b"\r\n\r\n")
         self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
-        self.assertEqual(body, b'{"error":"BAD_INPUT"}')
+        told = json.loads(body)
+        self.assertEqual(told["error"], "BAD_INPUT")
+        self.assertIn("version", told["field"])
         self.lose(protocol)
         self.assertEqual(self.admission.plugged, [])
 
@@ -470,9 +473,8 @@ class Server(SynchronousTestCase):
     # Abuse
 
     def test_abuse(self) -> None:
-        """Frames that are none, or too large, end the connection."""
+        """Frames that are none end the connection."""
         mask = b"\x80\x00\x00\x00\x00"
-        too_large = b"\x82\xff" + struct.pack(">Q", MAX_MESSAGE + 1) + bytes(4)
         for frame in (
             b"\x82\x03abc",  # not masked
             b"\xc2" + mask,  # a reserved bit
@@ -483,20 +485,34 @@ class Server(SynchronousTestCase):
             b"\x82\xff" + struct.pack(">Q", 65535) + bytes(4),
             b"\x82\xff" + struct.pack(">Q", 1 << 63) + bytes(4),
             b"\x89\xfe\x00\x7e" + bytes(4),  # a large ping
-            too_large,
-            b"\x02"
-            + b"\xff"
-            + struct.pack(">Q", MAX_MESSAGE)
-            + bytes(4 + MAX_MESSAGE)
-            + b"\x80\x81"
-            + bytes(5),  # too large in two fragments
-            self.client_frame(b"\x00\x03" + bytes(14)),  # another version
         ):
             protocol, wire, upstream = self.opened()
             protocol.dataReceived(frame)
             self.assertTrue(wire.dropped, frame[:20])
             self.assertFalse(upstream.session.is_open)
             protocol.dataReceived(frame)  # what follows is nobody's
+            self.lose(protocol)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_messages_that_cannot_be(self) -> None:
+        """Who sends what is too large or of another version is told with which code it ends."""
+        too_large = b"\x82\xff" + struct.pack(">Q", MAX_MESSAGE + 1) + bytes(4)
+        whole = b"\x02\xff" + struct.pack(">Q", MAX_MESSAGE) + bytes(4)
+        whole += b"\x00\x02" + bytes(MAX_MESSAGE - 2)
+        another = self.client_frame(b"\x00\x03" + bytes(14))
+        for frame, code in (
+            (too_large, 1009),
+            (whole + b"\x80\x81" + bytes(5), 1009),  # in two fragments
+            (another, 1002),
+        ):
+            protocol, wire, upstream = self.opened()
+            protocol.dataReceived(frame)
+            self.assertFalse(upstream.session.is_open)
+            (told,) = self.events(wire)
+            self.assertEqual(code, told.code)
+            protocol.dataReceived(frame)  # what follows is nobody's
+            self.clock.advance(1)
+            self.assertTrue(wire.dropped)
             self.lose(protocol)
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -816,6 +832,16 @@ class Client(SynchronousTestCase):
         self.lose()
         self.assertTrue(self.successResultOf(connection.lost).clean)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_another_version(self) -> None:
+        """What the server did wrong is the reason, also where it does not answer the goodbye."""
+        connection = self.opened()
+        self.receive(self.server.send(BytesMessage(b"\x00\x03" + bytes(14))))
+        self.clock.advance(1)
+        self.assertTrue(self.wire.dropped)
+        self.lose()
+        lost = self.successResultOf(connection.lost)
+        self.assertEqual((lost.code, lost.reason), (1002, "multiplex version 3 is not spoken here"))
 
     def test_silent_server(self) -> None:
         """A server that sends no pings for 21 s is given up."""

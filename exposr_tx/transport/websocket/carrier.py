@@ -70,6 +70,7 @@ class Carrier:
     wasNotCleanReason: str | None
     closedByMe: bool
     localCloseCode: int | None
+    localCloseReason: bytes | None
     remoteCloseCode: int | None
     remoteCloseReason: str | None
 
@@ -244,9 +245,11 @@ class Carrier:
             code = self.remoteCloseCode
         elif self.closedByMe:
             code = self.localCloseCode
+        # Why we have closed it says more than how the peer took that.
+        ours = (self.localCloseReason or b"").decode() if self.closedByMe else ""
         return Lost(
             1006 if code is None else code,
-            self.remoteCloseReason or self.wasNotCleanReason or "",
+            ours or self.remoteCloseReason or self.wasNotCleanReason or "",
             bool(self.closedByMe or self.remoteCloseCode is not None),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
@@ -66,7 +67,7 @@ class ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
         # A refusal without a body leaves existing clients waiting for ever.
-        body = b'{"error":"BAD_INPUT"}'
+        body = json.dumps({"error": "BAD_INPUT", "field": reason}).encode()
         lines = [f"HTTP/1.1 {code} Bad Request", "Content-Type: application/json"]
         lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
         lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
