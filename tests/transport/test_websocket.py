@@ -361,6 +361,34 @@ class Server(SynchronousTestCase):
         self.assertEqual(self.admission.unplugged, [])
         self.lose(protocol)
 
+    def one_too_many(self) -> tuple[Any, Wire, Any]:
+        """A connection that got a stream while it was not known that it is one too many."""
+        self.admission.plugging = Deferred()
+        protocol, wire, upstream = self.opened()
+        visitor = self.stream(protocol, wire, upstream)
+        self.admission.plugging.errback(TooManyConnections("full"))
+        self.assertFalse(upstream.accepting)
+        return protocol, wire, visitor
+
+    def test_over_the_limit_and_in_use(self) -> None:
+        """What a connection too many was given before that was known ends first."""
+        protocol, wire, visitor = self.one_too_many()
+        self.clock.advance(1)
+        self.assertEqual((self.events(wire), visitor.reasons), ([], []))
+        protocol.dataReceived(self.client.send(BytesMessage(message(DATA, 1, 1, b"whole"))))
+        protocol.dataReceived(self.client.send(BytesMessage(message(CLOSE, 1, 1))))
+        self.assertEqual(visitor.received, b"whole")
+        self.clock.advance(1)
+        goodbye = self.events(wire)[-1]
+        self.assertEqual((goodbye.code, goodbye.reason), (1008, "unable to establish tunnel"))
+
+    def test_over_the_limit_for_good(self) -> None:
+        """It does not stay for a stream without end."""
+        _, wire, visitor = self.one_too_many()
+        self.clock.advance(30)
+        self.assertEqual(len(visitor.reasons), 1)
+        self.assertEqual(self.events(wire)[-1].code, 1008)
+
     def closing(self, error: Exception) -> tuple[int, str | None]:
         self.admission.plugging = Deferred()
         _, wire, _ = self.shake_hands()
