@@ -405,6 +405,20 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(self.last()[0], 502)
             self.assertEqual(len(self.visit.targets.wires), streams)
 
+    def test_idle_stream_of_a_client_that_is_gone(self) -> None:
+        """It is sent once more by another client of the tunnel."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK)
+        self.wire.taken()
+        self.wire.protocol.dataReceived(GET)
+        first, other = self.visit.targets, Targets()
+        first.fault = UpstreamGone("gone")
+        self.visit.routes.upstream = other
+        self.visit.target.end(ConnectionLost())
+        self.assertIn(b"GET /a?b ", other.wires[0].taken())
+        other.wires[0].protocol.dataReceived(OK)
+        self.assertEqual(self.wire.taken(), OK)
+
     def test_not_begun_with(self) -> None:
         """What a client has not begun with is tried on another connection, once, if the whole
         request can be sent again."""

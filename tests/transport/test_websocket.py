@@ -11,6 +11,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
@@ -42,7 +43,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorders
+from tests.transport.pair import ORIGIN, Recorder, Recorders
 
 DATA, OPEN, ACK, CLOSE = 1, 2, 3, 4
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -351,6 +352,21 @@ class Server(SynchronousTestCase):
         self.assertTrue(wire.dropped)
         self.lose(protocol)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ending_stream_asks_for_another(self) -> None:
+        """When the client goes, whoever has a stream is not given one on the same connection."""
+        protocol, wire, upstream = self.opened()
+        seen: list[bool] = []
+
+        class Asks(Recorder):
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                upstream.connect(Recorders(), ORIGIN).addErrback(lambda failure: None)
+                seen.append(upstream.accepting)
+
+        self.visitors.protocol = Asks
+        self.stream(protocol, wire, upstream)
+        self.lose(protocol)
+        self.assertEqual(seen, [False])
 
     def test_over_the_limit(self) -> None:
         """A connection too many is told to stop, in the words that clients know."""

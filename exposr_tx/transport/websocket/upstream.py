@@ -308,7 +308,8 @@ class WebsocketUpstream:
 
     def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
         """Open a stream; see IUpstream. The limit holds for all connections of the tunnel."""
-        if self._lost is not None:
+        if self._lost is not None or not self.session.is_open:
+            self.accepting = False  # known a moment before ended()
             return fail(UpstreamGone("the client's connection is closed"))
         endpoint = self._endpoint
         streams = 0
