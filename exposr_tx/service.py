@@ -305,7 +305,9 @@ class ServerService(Service):
     def _write_ready_file(self) -> None:
         if self._ready_file is None:
             return
-        ready: dict[str, Any] = {role: door.url for door in self._doors for role in door.roles}
+        # Where several doors are for the same, the first: by that the public URLs go, too.
+        roles = ((role, door) for door in reversed(self._doors) for role in door.roles)
+        ready: dict[str, Any] = {role: door.url for role, door in roles}
         ready["listening"] = [
             {"role": role, "address": door.address} for door in self._doors for role in door.roles
         ]

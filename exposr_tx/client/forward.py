@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EMFILE, ENFILE
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -13,7 +14,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.client.rewriting import RequestRewriter, Rules
-from exposr_tx.errors import RemoteProtocolError, TargetFailed, TargetRefused, TargetReset
+from exposr_tx.errors import (
+    ExposrError,
+    RemoteProtocolError,
+    StreamLimit,
+    TargetFailed,
+    TargetRefused,
+    TargetReset,
+)
 from exposr_tx.interfaces import IReusable
 from exposr_tx.splice import Side, Splice
 from exposr_tx.transport.native_stream import NativeStream
@@ -30,6 +38,15 @@ __all__ = ["Forward"]
 #: How often in a row, at the pace of ``endpoint.LOOK``, a v2 stream must have been still to be
 #: taken for idle: a second.
 STILL_LOOKS = 20
+
+
+def _told(reason: Failure) -> ExposrError:
+    """What the server is told of a target that cannot be connected."""
+    if reason.check(ConnectionRefusedError):
+        return TargetRefused("the target refuses connections")
+    if getattr(reason.value, "osError", None) in (EMFILE, ENFILE):
+        return StreamLimit("the client has no file descriptor left")
+    return TargetFailed("the target cannot be reached")
 
 
 @implementer(IHalfCloseableProtocol)
@@ -74,12 +91,7 @@ class StreamSide(HalfSide):
         if self.alive:
             self._forward.failed(reason)
             if isinstance(self.transport, Stream):
-                refused = reason.check(ConnectionRefusedError)
-                self.transport.fail(
-                    TargetRefused("the target refuses connections")
-                    if refused
-                    else TargetFailed("the target cannot be reached")
-                )
+                self.transport.fail(_told(reason))
             else:
                 self.transport.abortConnection()
 

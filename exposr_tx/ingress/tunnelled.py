@@ -47,6 +47,7 @@ class TunnelExchange(Exchange):
 
     _held: list[bytes] | None = None
     _retried = False
+    _moved = False
     _trailers: Trailers = ()
     _upstream: IUpstream | None = None
 
@@ -99,10 +100,11 @@ class TunnelExchange(Exchange):
 
     def _not_connected(self, failure: Failure) -> None:
         # The client went away before a byte was sent: another one of the tunnel may serve.
-        if failure.check(UpstreamGone) and not self._retried and self._vhost is not None:
-            self._retried = True
+        if failure.check(UpstreamGone) and not self._moved and self._vhost is not None:
+            self._retried = self._moved = True
             self._connecting = None
-            self._connect(self._routes.choose(self._vhost.tunnel_id))
+            self._upstream = self._routes.choose(self._vhost.tunnel_id)
+            self._connect(self._upstream)
         else:
             self._failed(failure)
 

@@ -38,7 +38,7 @@ __all__ = ["VisitorConnection"]
 MAX_PIPELINED: Final = 65536
 #: Bytes of a refused request that are read and dropped, so that the answer is not lost to a reset.
 MAX_LINGER: Final = 1 << 20
-#: Seconds for that.
+#: Seconds for that, and for the answer to be read.
 LINGER: Final = 2.0
 #: Seconds an idle connection has for one more request while the server drains.
 DRAIN_IDLE: Final = 1.0
@@ -284,11 +284,14 @@ class VisitorConnection(Protocol):
         """
         self._exchange = None
         self._holding = False
-        if close or self.draining:
+        if close:
             self._shut(unread=unread or bool(self._parser.rest))
             return
         factory = self.factory
         self.deadline = factory.deadlines.now + factory.timeouts.idle
+        if self.draining:
+            # It was not said in the response's head, so another request may be on its way.
+            self.drain()
         if self._handling:
             self._again = True
         elif self._parser.rest or not self._reading:
@@ -363,7 +366,8 @@ class VisitorConnection(Protocol):
     def _linger(self, size: int) -> None:
         self._lingered += size
         if self._lingered > MAX_LINGER:
-            self.transport.abortConnection()
+            # A reset would take the answer away from who sends first and reads then.
+            self.transport.pauseProducing()
 
     # -- time limits --------------------------------------------------------------------
 

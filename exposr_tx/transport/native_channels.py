@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from exposr_tx.addresses import unwrapped
 from exposr_tx.errors import LocalProtocolError, StreamLimit, TunnelNotFound, UpstreamGone
-from exposr_tx.interfaces import IReusable, Origin
+from exposr_tx.interfaces import Origin
 from exposr_tx.interfaces import Tls as OriginTls
 from exposr_tx.transport.native_stream import NativeStream
 from exposr_tx.transport.openings import Opening
@@ -175,13 +175,6 @@ class NativeChannels(Streams):
                 self._remove(channel)
                 stream.session_lost(failure)
         self._fewer()
-
-    def end_idle(self, attachment: int | None = None) -> None:
-        """End the streams, all or a tunnel's, that are only kept for further use."""
-        for stream in list(self._streams.values()):
-            kept = IReusable(stream.protocol, None)
-            if kept is not None and attachment in (None, stream.attachment):
-                kept.end_idle()
 
     # What the peer says ----------------------------------------------------
 

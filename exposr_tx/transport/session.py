@@ -204,6 +204,10 @@ class Session:
         self._idle.append(idle)
         return idle
 
+    def end_idle(self, attachment: int) -> None:
+        """End the streams of one of the connection's tunnels that are only kept for further use."""
+        self._channels.end_idle(attachment)
+
     def go_away(self, reason: str) -> None:
         """Tell the peer that the connection will be closed, where the dialect can say so."""
         if isinstance(self._mux, NativeMux) and self.is_open:

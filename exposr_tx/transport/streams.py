@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from exposr_tx.interfaces import IReusable
 from exposr_tx.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Streams:
     _log = Logger()
 
     acts: ClassVar[dict[type, Callable[[Any, Any], None]]]
+    _streams: dict[int, Any]
 
     def __init__(
         self,
@@ -88,6 +90,13 @@ class Streams:
     def end(self, reason: str) -> None:
         """The connection is over, and every stream with it."""
         raise NotImplementedError
+
+    def end_idle(self, attachment: int | None = None) -> None:
+        """End the streams, all or a tunnel's, that are only kept for further use."""
+        for stream in list(self._streams.values()):
+            kept = IReusable(stream.protocol, None)
+            if kept is not None and attachment in (None, stream.attachment):
+                kept.end_idle()
 
     def _end_streams(self, streams: dict[int, Any], reason: str) -> None:
         self._over = True

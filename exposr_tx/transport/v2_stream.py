@@ -24,6 +24,9 @@ UNHEARD: Final = 16 * 1024
 class V2Stream(Stream):
     """One channel."""
 
+    #: A connection carries one tunnel.
+    attachment: Final = 0
+
     __slots__ = ("_peer_paused",)
 
     _channels: Channels

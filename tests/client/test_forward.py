@@ -1,9 +1,11 @@
 """Streams and their targets."""
 
+from errno import EMFILE
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
+    ConnectBindError,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
@@ -16,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.rewriting import Rules
-from exposr_tx.errors import TargetFailed, TargetRefused, TargetReset
+from exposr_tx.errors import StreamLimit, TargetFailed, TargetRefused, TargetReset
 from exposr_tx.inspection.exchanges import Exchange
 from exposr_tx.interfaces import Origin
 from tests.inspection.test_recorder import GET, OK, started
@@ -155,6 +157,7 @@ class ForwardTests(SynchronousTestCase):
         for why, said in (
             (ConnectionRefusedError("x"), TargetRefused),
             (DNSLookupError("x"), TargetFailed),
+            (ConnectBindError(EMFILE, "Too many open files"), StreamLimit),
         ):
             pair = NativePair()
             pair.server.open_stream(pair.visitors, ORIGIN)

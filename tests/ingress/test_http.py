@@ -364,6 +364,18 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(self.answered(request)[0], 413)
         self.assertEqual(self.visit.targets.wires, [])
 
+    def test_much_too_long(self) -> None:
+        """Who sends on and on has two seconds to see the refusal: a reset would take it away."""
+        self.visit = Visit(limits=Limits(body=4))
+        self.wire = self.visit.visitor()
+        request = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 9999999\r\n\r\n"
+        self.assertEqual(self.answered(request)[0], 413)
+        for _ in range(3):
+            self.wire.protocol.dataReceived(bytes(500_000))
+        self.assertEqual((self.wire.reset, self.wire.producerState), (False, "paused"))
+        self.visit.pass_time(3)
+        self.assertTrue(self.wire.reset)
+
     def test_target_closes_before_it_answers(self) -> None:
         """A target that hangs up is a 502; half a head, too."""
         for part in (b"", OK[:20]):
@@ -392,6 +404,20 @@ class RefusalTests(SynchronousTestCase):
                 self.visit.target.end(ConnectionDone())
             self.assertEqual(self.last()[0], 502)
             self.assertEqual(len(self.visit.targets.wires), streams)
+
+    def test_idle_stream_of_a_client_that_is_gone(self) -> None:
+        """It is sent once more by another client of the tunnel."""
+        self.wire.protocol.dataReceived(GET)
+        self.visit.target.protocol.dataReceived(OK)
+        self.wire.taken()
+        self.wire.protocol.dataReceived(GET)
+        first, other = self.visit.targets, Targets()
+        first.fault = UpstreamGone("gone")
+        self.visit.routes.upstream = other
+        self.visit.target.end(ConnectionLost())
+        self.assertIn(b"GET /a?b ", other.wires[0].taken())
+        other.wires[0].protocol.dataReceived(OK)
+        self.assertEqual(self.wire.taken(), OK)
 
     def test_not_begun_with(self) -> None:
         """What a client has not begun with is tried on another connection, once, if the whole
@@ -796,3 +822,20 @@ class DrainTests(SynchronousTestCase):
             target.protocol.dataReceived(OK)
             self.assertIn(b"Connection: close\r\n", wire.taken())
             self.assertTrue(wire.disconnected)
+
+    def test_drain_in_a_response(self) -> None:
+        """Who was promised that the connection goes on has a second for one more request."""
+        visit = Visit()
+        first, idle = visit.visitor(), visit.visitor()
+        for number, wire in enumerate((first, idle)):
+            wire.protocol.dataReceived(GET)
+            visit.targets.wires[number].protocol.dataReceived(OK[:-1])
+        visit.factory.drain()
+        for number in (0, 1):
+            visit.targets.wires[number].protocol.dataReceived(OK[-1:])
+        self.assertNotIn(b"Connection: close", first.taken())
+        first.protocol.dataReceived(GET)
+        visit.targets.wires[-1].protocol.dataReceived(OK)
+        self.assertIn(b"Connection: close\r\n", first.taken())
+        visit.pass_time(2)
+        self.assertTrue(first.disconnected and idle.disconnected)

@@ -65,6 +65,17 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
         self.assertFalse(server.ready_file.exists())
 
+    def test_ready_file_of_several(self) -> None:
+        """Of several places to listen the first is the one to be reached by."""
+        with tempfile.TemporaryDirectory() as folder:
+            first = ("--listen", "tcp:0:interface=127.0.0.1")
+            server = Server(self, *first, "--listen", f"unix:{folder}/socket")
+            self.assertEqual(server.rest("GET", "/v1/nothing")[0], 404)
+            self.assertEqual(
+                [entry["address"] for entry in server.addresses["listening"]],
+                [f"127.0.0.1:{server.port}"] * 2 + [f"{folder}/socket"] * 2,
+            )
+
     def test_two_listeners(self) -> None:
         """Two different ports are two listeners: the tunnels' one knows no API."""
         server = Server(

@@ -189,12 +189,20 @@ class AttachmentTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_too_many(self) -> None:
-        """A tunnel that has enough connections loses this one, after a while, and no other."""
+        """A tunnel that has enough connections loses this one, when what it was given meanwhile
+        has ended, and no other."""
         plugging = self.admission.plugging = Deferred()
         attachment = self.attached()
-        self.assert_flows(*self.open("two"))
+        visitor, target = self.open("two")
+        self.visitors.protocol = Kept
+        self.open("two")
         plugging.errback(TooManyConnections("two"))
-        self.pump()
+        self.clock.pump([1, 1])
+        self.assert_flows(visitor, target)
+        self.assertNoResult(attachment.lost)
+        target.stream.loseConnection()
+        self.clock.pump([1, 1])
+        self.assertEqual([reason is ConnectionDone for reason in visitor.reasons], [True])
         self.assertEqual(
             self.successResultOf(attachment.lost), Lost(1008, "unable to establish tunnel", True)
         )

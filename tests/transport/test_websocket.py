@@ -12,6 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
@@ -43,7 +44,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorders, drain
+from tests.transport.pair import ORIGIN, Recorder, Recorders, drain
 
 DATA, OPEN, ACK, CLOSE = 1, 2, 3, 4
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -355,6 +356,21 @@ class Server(SynchronousTestCase):
         self.lose(protocol)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_ending_stream_asks_for_another(self) -> None:
+        """When the client goes, whoever has a stream is not given one on the same connection."""
+        protocol, wire, upstream = self.opened()
+        seen: list[bool] = []
+
+        class Asks(Recorder):
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                upstream.connect(Recorders(), ORIGIN).addErrback(lambda failure: None)
+                seen.append(upstream.accepting)
+
+        self.visitors.protocol = Asks
+        self.stream(protocol, wire, upstream)
+        self.lose(protocol)
+        self.assertEqual(seen, [False])
+
     def test_over_the_limit(self) -> None:
         """A connection too many is told to stop, in the words that clients know."""
         self.admission.plugging = fail(TooManyConnections("full"))
@@ -363,6 +379,34 @@ class Server(SynchronousTestCase):
         self.assertEqual(self.client.state, ConnectionState.REMOTE_CLOSING)
         self.assertEqual(self.admission.unplugged, [])
         self.lose(protocol)
+
+    def one_too_many(self) -> tuple[Any, Wire, Any]:
+        """A connection that got a stream while it was not known that it is one too many."""
+        self.admission.plugging = Deferred()
+        protocol, wire, upstream = self.opened()
+        visitor = self.stream(protocol, wire, upstream)
+        self.admission.plugging.errback(TooManyConnections("full"))
+        self.assertFalse(upstream.accepting)
+        return protocol, wire, visitor
+
+    def test_over_the_limit_and_in_use(self) -> None:
+        """What a connection too many was given before that was known ends first."""
+        protocol, wire, visitor = self.one_too_many()
+        self.clock.advance(1)
+        self.assertEqual((self.events(wire), visitor.reasons), ([], []))
+        protocol.dataReceived(self.client.send(BytesMessage(message(DATA, 1, 1, b"whole"))))
+        protocol.dataReceived(self.client.send(BytesMessage(message(CLOSE, 1, 1))))
+        self.assertEqual(visitor.received, b"whole")
+        self.clock.advance(1)
+        goodbye = self.events(wire)[-1]
+        self.assertEqual((goodbye.code, goodbye.reason), (1008, "unable to establish tunnel"))
+
+    def test_over_the_limit_for_good(self) -> None:
+        """It does not stay for a stream without end."""
+        _, wire, visitor = self.one_too_many()
+        self.clock.advance(30)
+        self.assertEqual(len(visitor.reasons), 1)
+        self.assertEqual(self.events(wire)[-1].code, 1008)
 
     def closing(self, error: Exception) -> tuple[int, str | None]:
         self.admission.plugging = Deferred()

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "WebsocketUpstream"]
 
+#: Seconds for the streams of a connection that turns out to be one too many: what a server that
+#: stops gives by default.
+LEAVING: Final = 30.0
+#: Seconds between two looks at whether they have ended.
+LOOK: Final = 0.05
+
 
 class _Websocket(MessageConnection, Protocol):
     """A client's websocket."""
@@ -138,8 +144,7 @@ class Link:
         upstream = self.upstreams.pop(event.attachment, None)
         if upstream is not None:
             upstream.ended(Lost(event.code, event.reason, True))
-        if self.session.native is not None:
-            self.session.native.end_idle(event.attachment)
+        self.session.end_idle(event.attachment)
 
     def _going(self) -> None:
         for upstream in self.upstreams.values():
@@ -254,11 +259,23 @@ class WebsocketUpstream:
     def _refused(self, reason: Failure) -> None:
         if isinstance(reason.value, TooManyConnections):
             self._endpoint.journal.refused(self.tunnel_id, self.peer, reason.value)
-            self.close(1008, "unable to establish tunnel")
+            self.accepting = False
+            self.session.end_idle(self.number)
+            self._leave(self._endpoint.clock.seconds() + LEAVING)
         elif reason.check(Draining):
             self.close(1001, SHUTTING_DOWN)
         else:
             self._broken(reason)
+
+    def _leave(self, latest: float) -> None:
+        """End once what it was given, while the others were asked, has ended."""
+        clock = self._endpoint.clock
+        if self._lost is not None:
+            return
+        if self.streams and clock.seconds() < latest:
+            clock.callLater(LOOK, self._leave, latest)
+        else:
+            self.close(1008, "unable to establish tunnel")
 
     def _broken(self, reason: Failure) -> None:
         self._log.failure(
@@ -288,7 +305,8 @@ class WebsocketUpstream:
 
     def connect(self, factory: IProtocolFactory, origin: Origin) -> Deferred[IProtocol]:
         """Open a stream; see IUpstream. The limit holds for all connections of the tunnel."""
-        if self._lost is not None:
+        if self._lost is not None or not self.session.is_open:
+            self.accepting = False  # known a moment before ended()
             return fail(UpstreamGone("the client's connection is closed"))
         endpoint = self._endpoint
         streams = 0
