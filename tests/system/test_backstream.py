@@ -405,6 +405,20 @@ class JsonClientTests(SynchronousTestCase):
             client.visitor.close()
             self.assertEqual(visitor.answer().status, 502)
 
+    def test_beside_one_of_ours(self) -> None:
+        """A client that only knows JSON and one of ours share the visitors."""
+        serve = Serve(self)
+        target = Target(self, site)
+        connect(self, serve.port, target)
+        until_served(serve)
+        client = JsonClient(serve.port)
+        serve.wait_for_line("connected to WebSocket server.*clients=2")
+        with serve.visit() as visitor, serve.visit() as other:
+            visitor.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
+            other.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.say(id=client.read()["id"], code=202)
+            self.assertEqual({visitor.answer().status, other.answer().status}, {200, 202})
+
     def test_huge_frame(self) -> None:
         """A frame of 100 MB ends its client before it is read; the other client goes on."""
         serve = Serve(self)

@@ -107,6 +107,11 @@ class JsonUpstream:
         return len(self._unanswered) + abandoned
 
     @property
+    def streams(self) -> int:
+        """Exchanges that have not ended."""
+        return len(self._streams)
+
+    @property
     def full(self) -> bool:
         """Whether no more bodies are to be held."""
         return self.held > MAX_HELD

@@ -163,13 +163,13 @@ class _Server(_Texts, ServerProtocol):  # type: ignore[misc]
             self._over,
         )
         self.begin(upstream)
-        endpoint.add(upstream)  # type: ignore[arg-type]
+        endpoint.add(upstream)
         upstream.start()
         endpoint.events.connected(TUNNEL, upstream.peer, len(endpoint.clients))
 
     def _over(self, upstream: JsonUpstream, reason: str) -> None:
         endpoint = self.factory.endpoint
-        endpoint.remove(upstream)  # type: ignore[arg-type]
+        endpoint.remove(upstream)
         lost = self.ending()
         endpoint.events.lost(
             TUNNEL, upstream.peer, len(endpoint.clients), lost.clean, lost.code, reason
