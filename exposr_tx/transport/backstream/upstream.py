@@ -27,8 +27,9 @@ __all__ = ["QUEUE", "TUNNEL", "JsonUpstream"]
 
 #: What the one tunnel of a backstream server is called, in logs.
 TUNNEL: Final = "backstream"
-#: Requests that wait for one client, besides the one that it works on; more are 503.
-QUEUE: Final = 32
+#: Requests that wait for one client, besides the one that it works on; more are 503. A platform
+#: lets some hundred visitors at once come to one server, and with the Go server each of them waits.
+QUEUE: Final = 256
 #: Bytes of bodies, of both directions, that are held for one client: beyond it further bodies
 #: are 503, and the client is asked nothing more until slow visitors have read their answers.
 MAX_HELD: Final = 128 * 1024 * 1024
