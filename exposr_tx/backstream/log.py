@@ -181,6 +181,8 @@ def _shown(name: str, value: Any) -> Any:
         return "[REDACTED]"
     if isinstance(value, (bool, int, float)) or value is None:
         return value
+    if name == "id":
+        return str(value)  # a request's; the letters of some look like an account's number
     return redact(value if isinstance(value, str) else str(value))
 
 

@@ -66,6 +66,12 @@ class LogTests(SynchronousTestCase):
         self.assertNotIn(b"s3cret", b"".join(self.lines))
         self.assertEqual(self.json()[0]["Authorization"], "[REDACTED]")
 
+    def test_id(self) -> None:
+        """A request's id stays whole, even one that looks like an account's number."""
+        id = "4648ae9e-d46b-4de3-82d8-c63793b062d2"
+        self.make().info("sending response", id=id)
+        self.assertIn(f'id="{id}"'.encode(), self.lines[0])
+
     def test_one_line(self) -> None:
         """Whatever a field holds, it is one line."""
         self.make().info("a\nb", x="c\nd\x1b[1m")
