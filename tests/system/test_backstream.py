@@ -296,6 +296,22 @@ class OursTests(SynchronousTestCase):
             self.assertEqual(visitor.answer().status, 200)
         self.assertEqual(serve.wait(), 0)
 
+    def test_client_drains(self) -> None:
+        """A request that runs when the client is asked to end is answered first, too."""
+        gate = Gate()
+        serve = Serve(self)
+        client = connect(self, serve.port, Target(self, gate.serve))
+        until_served(serve)
+        with serve.visit() as visitor:
+            visitor.get(b"/free")
+            visitor.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until(lambda: gate.waiting, "the request at the destination")
+            client.process.send_signal(SIGTERM)
+            client.wait_for_line("Quit signal received")
+            gate.opened.set()
+            self.assertEqual(visitor.answer().status, 200)
+        self.assertEqual(client.wait(), 0)
+
     def test_beside_exposr(self) -> None:
         """On one port with exposr's tunnels, backstream has its host."""
         target = Target(self, site)
@@ -466,6 +482,19 @@ class JsonServerTests(SynchronousTestCase):
         self.assertEqual(server.answer()["code"], 302)
         client.wait_for_line(r'sending response id="2" code=302 path="/moved" method="GET"')
         self.assertEqual(client.stop(), 0)
+
+    def test_drains(self) -> None:
+        """A request that runs when the client is asked to end is answered first."""
+        gate = Gate()
+        server = JsonServer(self)
+        client = connect(self, urlsplit(server.target.url).port or 0, Target(self, gate.serve))
+        server.ask(id="1", path="/wait")
+        wait_until(lambda: gate.waiting, "the request at the destination")
+        client.process.send_signal(SIGTERM)
+        client.wait_for_line("Quit signal received")
+        gate.opened.set()
+        self.assertEqual(server.answer()["code"], 200)
+        self.assertEqual(client.wait(), 0)
 
     def test_query_in_path(self) -> None:
         """What follows a ? in the path is a query with a server that puts it there, tried once;
