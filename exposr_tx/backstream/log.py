@@ -8,7 +8,6 @@ Text is ``HH:MM:SS.mmm LEVEL message key="value" ``, JSON an object with ``time`
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -49,8 +48,7 @@ def log_output(where: str) -> LogOutput:
         return LogOutput()
     if where == "stderr":
         return LogOutput(fd=2)
-    os.close(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
-    return LogOutput(where)
+    return LogOutput(where, mode=0o600)
 
 
 class Log:
