@@ -446,6 +446,23 @@ class JsonClientTests(SynchronousTestCase):
             honest.say(id=honest.read()["id"], code=200)
             self.assertEqual(visitor.answer().status, 200)
 
+    def test_long_answer(self) -> None:
+        """An answer that is longer than may be is a 502 at once; its client is there for the next
+        request, once it has said it all."""
+        serve = Serve(self)
+        client = JsonClient(serve.port)
+        long = text_frame(b"x" * (MAX_RESPONSE_MESSAGE + 1))
+        with serve.visit() as visitor:
+            for start in (long[:1], b"\x01"):  # in one frame, and in many
+                visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                client.read()
+                client.visitor.send(start + long[1:-1])
+                self.assertEqual(visitor.answer().status, 502)
+                visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                client.visitor.send(long[-1:] if start == b"\x81" else long[-1:] + b"\x80\x80abcd")
+                client.say(id=client.read()["id"], code=200)
+                self.assertEqual(visitor.answer().status, 200)
+
     def test_endless_message(self) -> None:
         """A message of empty frames that never ends is cut off, as too long."""
         serve = Serve(self)

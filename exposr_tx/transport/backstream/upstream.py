@@ -217,6 +217,19 @@ class JsonUpstream:
             return
         self._next()
 
+    def too_long(self) -> bool:
+        """A message is longer than may be. Whether it is an answer: then its visitor is told, and
+        the client goes on once it has said it all."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.broken()
+        return bool(self._requests.pending)
+
+    def skipped(self) -> None:
+        """An answer that was too long is over."""
+        self._requests.skip()
+        self._next()
+
     def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
         """The client breaks the protocol: nobody but it loses anything that was not lost."""
         if not self._gone:
