@@ -91,7 +91,8 @@ class Log:
 
     def answered(self, id: bytes, method: bytes, code: int) -> None:
         """The line that each request costs, made by hand: 1 µs in place of 21, or of 31 as JSON."""
-        if self._least != _LEVELS["info"] or not (id.isalnum() and method.isalpha()):
+        plain = id.replace(b"-", b"").isalnum() and method.isalpha()
+        if self._least != _LEVELS["info"] or not plain:
             self.info(ANSWERED, id=id.decode("latin-1"), method=method.decode("latin-1"), code=code)
             return
         millisecond = int(self._now() * 1000)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -405,11 +406,12 @@ class JsonClientTests(SynchronousTestCase):
             visitor.send(b"GET /a%20b?q HTTP/1.1\r\nHost: h\r\nCookie: c\r\n\r\n")
             asked = client.read()
             self.assertEqual((asked["path"], asked["query"]), ("/a b", "q"))
+            self.assertEqual(UUID(asked["id"]).version, 4)
             self.assertEqual(asked["header"]["Cookie"], "c")
             client.say(id=asked["id"], code=202, body="eWVz", header={"X": ["1"]})
             answer = visitor.answer()
             self.assertEqual((answer.status, answer.body), (202, b"yes"))
-        serve.wait_for_line(r'sent HTTP response id="\w+" method="GET" code=202')
+        serve.wait_for_line(f'sent HTTP response id="{asked["id"]}" method="GET" code=202')
 
     def test_leaves(self) -> None:
         """A client that goes with a request is a 502 at once."""
