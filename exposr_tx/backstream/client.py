@@ -3,7 +3,7 @@
 Where the server is ours the native dialect carries streams, each joined with a
 connection to the destination; a Go server sends JSON, and each message becomes an
 exchange. A lost connection is made again until somebody ends the program; only
-a server that answers 403 ends it too.
+a server that answers 401 or 403 ends it too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ __all__ = ["BackstreamClient"]
 CONNECT_TIMEOUT: Final = 10.0
 #: Streams open at once.
 MAX_STREAMS: Final = 4096
-FORBIDDEN: Final = 403
+#: Statuses that say that the credentials on the line are wrong: who started it must change them.
+REFUSALS: Final = (401, 403)
 #: Seconds that running requests get when it is asked to stop, and between looks at them.
 GRACE: Final = 5.0
 LOOK: Final = 0.05
@@ -178,7 +179,7 @@ class BackstreamClient:
             except CancelledError:
                 continue
             except UpgradeRefused as refused:
-                if refused.http_status == FORBIDDEN:
+                if refused.http_status in REFUSALS:
                     self._log.error("failed to run app", error=str(refused))
                     return 1
                 self._failed(refused)

@@ -366,12 +366,13 @@ class StatusTests(SynchronousTestCase):
         self.assertIn("--log-output", self.fails("-o", "/nonexistent/x", "s"))
 
     def test_forbidden(self) -> None:
-        """A server that answers 403 ends the client with 1."""
-        server = JsonServer(self, 403)
-        words = ("c", "-s", server.target.url, "-d", "http://127.0.0.1:1")
-        client = Process(self, command(*words), PLAIN)
-        self.assertEqual(client.wait(), 1)
-        client.wait_for_line("failed to run app.*403")
+        """A server that answers 401 or 403 ends the client with 1."""
+        for status in (401, 403):
+            server = JsonServer(self, status)
+            words = ("c", "-s", server.target.url, "-d", "http://127.0.0.1:1")
+            client = Process(self, command(*words), PLAIN)
+            self.assertEqual(client.wait(), 1)
+            client.wait_for_line(f"failed to run app.*{status}")
 
     def test_json_log_in_a_file(self) -> None:
         """The log goes on in its file for as long as the server runs."""
