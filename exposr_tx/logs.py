@@ -86,11 +86,13 @@ class LogOutput:
 
     :param path: a file, opened for appending; None is standard output.
     :param fd: in place of standard output.
+    :param mode: of a file that is made.
     """
 
-    def __init__(self, path: str | None = None, fd: int = 1) -> None:
+    def __init__(self, path: str | None = None, fd: int = 1, mode: int = 0o640) -> None:
         self._path = path
-        self._fd = fd if path is None else _opened(path)
+        self._mode = mode
+        self._fd = fd if path is None else _opened(path, mode)
         self._lines: deque[bytes] = deque()
         self._lost = 0
         self._torn = False
@@ -183,15 +185,15 @@ class LogOutput:
     def _exchange(self) -> None:
         assert self._path is not None
         try:
-            fd = _opened(self._path)
+            fd = _opened(self._path, self._mode)
         except OSError:
             return  # the old file is better than none
         self._fd, old = fd, self._fd
         os.close(old)
 
 
-def _opened(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+def _opened(path: str, mode: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
 
 
 @implementer(ILogObserver)

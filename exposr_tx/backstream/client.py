@@ -3,7 +3,7 @@
 Where the server is ours the native dialect carries streams, each joined with a
 connection to the destination; a Go server sends JSON, and each message becomes an
 exchange. A lost connection is made again until somebody ends the program; only
-a server that answers 403 ends it too.
+a server that answers 401 or 403 ends it too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from exposr_tx.backstream.options import ClientOptions
 from exposr_tx.client.backoff import Backoff
 from exposr_tx.client.exchanges import Destination, Exchanges
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.gate import Gate
 from exposr_tx.client.generation import Generation
 from exposr_tx.client.recording import recordings
 from exposr_tx.client.rewriting import Rules
@@ -31,7 +32,12 @@ from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
 from exposr_tx.inspection.recorder import Recorder, Recording
 from exposr_tx.transport.connection import Lost
-from exposr_tx.transport.websocket import JsonConnection, UpgradeRefused, connect_backstream
+from exposr_tx.transport.websocket import (
+    ClientConnection,
+    JsonConnection,
+    UpgradeRefused,
+    connect_backstream,
+)
 from exposr_tx.wire.backstream import RequestMessage
 
 __all__ = ["BackstreamClient"]
@@ -40,7 +46,11 @@ __all__ = ["BackstreamClient"]
 CONNECT_TIMEOUT: Final = 10.0
 #: Streams open at once.
 MAX_STREAMS: Final = 4096
-FORBIDDEN: Final = 403
+#: Statuses that say that the credentials on the line are wrong: who started it must change them.
+REFUSALS: Final = (401, 403)
+#: Seconds that running requests get when it is asked to stop, and between looks at them.
+GRACE: Final = 5.0
+LOOK: Final = 0.05
 _WEBSOCKET: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -88,6 +98,7 @@ class BackstreamClient:
         self._random = random
         self._headers = list(options.headers)
         self._connections: set[Any] = set()
+        self._exchanges: Exchanges | None = None  # of the connection, where it carries JSON
         self._waiting: Deferred[Any] | None = None
         self._down = ""
         self.stopped = False
@@ -116,7 +127,9 @@ class BackstreamClient:
         self._record: Callable[[str], Recording | None] | None = None
         if recorder is not None:
             self._record = recordings(recorder, lambda: "", lambda: target)
-        self._forward = Forward(self.connect, self._destination_failed, lambda: rules, self._record)
+        self._gate = Gate(
+            Forward(self.connect, self._destination_failed, lambda: rules, self._record)
+        )
         self._destination = Destination(self.connect, target.authority, there.query)
 
     def __repr__(self) -> str:
@@ -127,14 +140,35 @@ class BackstreamClient:
         return Deferred.fromCoroutine(self._run())
 
     def stop(self) -> None:
-        """End in good order: what SIGINT and SIGTERM ask for."""
-        if not self.stopped:
-            self.stopped = True
-            self._log.info("Quit signal received")
+        """End in good order: what SIGINT and SIGTERM ask for.
+
+        Running requests have GRACE seconds; a Go server's are answered with 502 then.
+        """
+        if self.stopped:
+            return
+        self.stopped = True
+        self._log.info("Quit signal received")
+        self._gate.closed = True
         for connection in list(self._connections):
-            connection.close()
+            if isinstance(connection, ClientConnection):
+                connection.leave()
+        self._finish(self._reactor.seconds() + GRACE)
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def _finish(self, end: float) -> None:
+        self._gate.usher_out()
+        running = len(self._exchanges or ())
+        for connection in self._connections:
+            if isinstance(connection, ClientConnection):
+                running += connection.streams
+        if running and self._reactor.seconds() < end:
+            self._reactor.callLater(LOOK, self._finish, end)
+            return
+        if self._exchanges is not None:
+            self._exchanges.give_up()
+        for connection in list(self._connections):
+            connection.close()
 
     async def _run(self) -> int:
         backoff = Backoff(self._random)
@@ -145,7 +179,7 @@ class BackstreamClient:
             except CancelledError:
                 continue
             except UpgradeRefused as refused:
-                if refused.http_status == FORBIDDEN:
+                if refused.http_status in REFUSALS:
                     self._log.error("failed to run app", error=str(refused))
                     return 1
                 self._failed(refused)
@@ -168,7 +202,7 @@ class BackstreamClient:
         return connect_backstream(
             self._server,
             self._url,
-            self._forward,
+            self._gate,
             make_reader,
             self._reactor,
             self._headers,
@@ -212,7 +246,10 @@ class BackstreamClient:
     def _reader(self, connection: JsonConnection) -> Exchanges:
         newer = Generation(self._connect, self._reactor).is_newer
         lines = _Lines(self._log)
-        return Exchanges(connection, self._destination, self._reactor, lines, newer, self._record)
+        self._exchanges = Exchanges(
+            connection, self._destination, self._reactor, lines, newer, self._record
+        )
+        return self._exchanges
 
     def _failed(self, error: Exception) -> None:
         """Once for each kind of failure, not for each attempt."""

@@ -225,6 +225,11 @@ class Exchanges:
         self._responses = Responses()
         self._running: set[Deferred[Any]] = set()
         self._over = False
+        self._given_up = ""
+
+    def __len__(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._running)
 
     def message(self, data: bytes) -> None:
         """A message of the server's."""
@@ -253,6 +258,14 @@ class Exchanges:
     def lost(self, reason: str) -> None:
         """The connection is over: nobody waits for the answers."""
         self._over = True
+        self._cancel("the connection to the server is lost")
+
+    def give_up(self) -> None:
+        """Answer with 502 what is not answered yet."""
+        self._cancel("the client ends")
+
+    def _cancel(self, reason: str) -> None:
+        self._given_up = reason
         for running in list(self._running):
             running.cancel()
 
@@ -290,7 +303,11 @@ class Exchanges:
             answer: ResponseMessage = await working
             return answer
         except Exception as raised:
-            error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s") if late else raised
+            error: Exception = raised
+            if late:
+                error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s")
+            elif self._given_up:
+                error = TargetFailed(self._given_up)
             if recording is not None:
                 recording.ended(str(error) or type(error).__name__)
             raise error from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from exposr_tx.errors import ExposrError, PolicyDenied, TunnelNotConnected
 from exposr_tx.ingress.exchange import Exchange
@@ -167,6 +168,15 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         self._guard = guard
         self._claimed = None if backstream.host is None else backstream.host.encode("ascii")
         self._found: VirtualHost = backstream.routes.virtual_host("")  # type: ignore[assignment]
+        if self._claimed is None:
+            self._id_prefix = str(uuid4())[:24].encode("ascii")
+
+    def next_id(self) -> bytes:
+        """See the base class. As there it is a UUID, where it is in no log of exposr's."""
+        if self._claimed is not None:
+            return super().next_id()
+        self.requests = number = self.requests + 1
+        return b"%b%012x" % (self._id_prefix, number)
 
     def exchange(
         self, visitor: VisitorConnection, request: Request, request_id: bytes

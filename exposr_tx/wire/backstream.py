@@ -31,6 +31,7 @@ __all__ = [
     "MAX_REQUEST_MESSAGE",
     "MAX_RESPONSE_BODY",
     "MAX_RESPONSE_MESSAGE",
+    "MAX_SKIPPED_MESSAGE",
     "RequestMessage",
     "Requests",
     "ResponseMessage",
@@ -46,8 +47,10 @@ CLIENT_FIELD: Final = b"backstream-client"
 #: Bytes of a visitor's body that our server puts into a message; more is 413. The message holds
 #: it in base64, and the Go client some copies more.
 MAX_REQUEST_BODY: Final = 16 * 1024 * 1024
-#: Bytes of a message that our server takes from a client: a response's body of some 24 MiB.
+#: Bytes of a message that our server takes from a client: a response's body of some 22 MiB. The
+#: rest of a longer one is skipped, as it can be honest; one without an end is not.
 MAX_RESPONSE_MESSAGE: Final = 32 * 1024 * 1024
+MAX_SKIPPED_MESSAGE: Final = 1024 * 1024 * 1024
 
 #: Bytes of a message that our client takes: the Go server has no limit of its own, and a request
 #: that is not read cannot be answered.
@@ -357,6 +360,10 @@ class Requests:
             raise RemoteProtocolError("the message answers nothing that was asked")
         self.pending = ""
         return response
+
+    def skip(self) -> None:
+        """The answer to the pending request was not looked at."""
+        self.pending = ""
 
 
 class Responses:

@@ -66,6 +66,12 @@ class LogTests(SynchronousTestCase):
         self.assertNotIn(b"s3cret", b"".join(self.lines))
         self.assertEqual(self.json()[0]["Authorization"], "[REDACTED]")
 
+    def test_id(self) -> None:
+        """A request's id stays whole, even one that looks like an account's number."""
+        id = "4648ae9e-d46b-4de3-82d8-c63793b062d2"
+        self.make().info("sending response", id=id)
+        self.assertIn(f'id="{id}"'.encode(), self.lines[0])
+
     def test_one_line(self) -> None:
         """Whatever a field holds, it is one line."""
         self.make().info("a\nb", x="c\nd\x1b[1m")
@@ -128,7 +134,7 @@ class LogTests(SynchronousTestCase):
             self.assertEqual(b"Traceback" in self.lines[0], stack)
 
     def test_file(self) -> None:
-        """A file is appended to, stays open, and is its owner's only."""
+        """A file is appended to, stays open, and is its owner's only, after a rotation too."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         path = Path(folder.name, "a.log")
@@ -137,5 +143,9 @@ class LogTests(SynchronousTestCase):
             Log(output.write, "info", True).info(word)
         self.assertEqual(path.read_text().count("\n"), 2)
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        path.rename(folder.name + "/a.log.1")
+        output.reopen()
+        output.write(b"three\n")
+        self.assertEqual((path.read_text(), os.stat(path).st_mode & 0o777), ("three\n", 0o600))
         with self.assertRaises(OSError):
             log_output(folder.name + "/none/a.log")

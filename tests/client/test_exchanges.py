@@ -219,6 +219,16 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(self.rig.sent, [])
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_gives_up(self) -> None:
+        """When the client ends, what is not answered yet is answered with 502."""
+        self.rig.ask("1")
+        self.rig.ask("2")
+        self.rig.reply(b"HTTP/1.1 204 No\r\n\r\n")
+        self.assertEqual(len(self.rig.exchanges), 1)
+        self.rig.exchanges.give_up()
+        self.assertEqual([(a.id, a.code) for a in self.rig.sent], [("2", 204), ("1", 502)])
+        self.assertTrue(self.rig.wires[0].disconnected)
+
     def test_lying_server(self) -> None:
         """A message that is none, or an id in use, ends the connection."""
         self.rig.exchanges.message(b"nonsense")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from signal import SIGINT, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -295,6 +296,22 @@ class OursTests(SynchronousTestCase):
             self.assertEqual(visitor.answer().status, 200)
         self.assertEqual(serve.wait(), 0)
 
+    def test_client_drains(self) -> None:
+        """A request that runs when the client is asked to end is answered first, too."""
+        gate = Gate()
+        serve = Serve(self)
+        client = connect(self, serve.port, Target(self, gate.serve))
+        until_served(serve)
+        with serve.visit() as visitor:
+            visitor.get(b"/free")
+            visitor.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until(lambda: gate.waiting, "the request at the destination")
+            client.process.send_signal(SIGTERM)
+            client.wait_for_line("Quit signal received")
+            gate.opened.set()
+            self.assertEqual(visitor.answer().status, 200)
+        self.assertEqual(client.wait(), 0)
+
     def test_beside_exposr(self) -> None:
         """On one port with exposr's tunnels, backstream has its host."""
         target = Target(self, site)
@@ -346,12 +363,13 @@ class StatusTests(SynchronousTestCase):
         self.assertIn("--log-output", self.fails("-o", "/nonexistent/x", "s"))
 
     def test_forbidden(self) -> None:
-        """A server that answers 403 ends the client with 1."""
-        server = JsonServer(self, 403)
-        words = ("c", "-s", server.target.url, "-d", "http://127.0.0.1:1")
-        client = Process(self, command(*words), PLAIN)
-        self.assertEqual(client.wait(), 1)
-        client.wait_for_line("failed to run app.*403")
+        """A server that answers 401 or 403 ends the client with 1."""
+        for status in (401, 403):
+            server = JsonServer(self, status)
+            words = ("c", "-s", server.target.url, "-d", "http://127.0.0.1:1")
+            client = Process(self, command(*words), PLAIN)
+            self.assertEqual(client.wait(), 1)
+            client.wait_for_line(f"failed to run app.*{status}")
 
     def test_json_log_in_a_file(self) -> None:
         """The log goes on in its file for as long as the server runs."""
@@ -386,11 +404,12 @@ class JsonClientTests(SynchronousTestCase):
             visitor.send(b"GET /a%20b?q HTTP/1.1\r\nHost: h\r\nCookie: c\r\n\r\n")
             asked = client.read()
             self.assertEqual((asked["path"], asked["query"]), ("/a b", "q"))
+            self.assertEqual(UUID(asked["id"]).version, 4)
             self.assertEqual(asked["header"]["Cookie"], "c")
             client.say(id=asked["id"], code=202, body="eWVz", header={"X": ["1"]})
             answer = visitor.answer()
             self.assertEqual((answer.status, answer.body), (202, b"yes"))
-        serve.wait_for_line(r'sent HTTP response id="\w+" method="GET" code=202')
+        serve.wait_for_line(f'sent HTTP response id="{asked["id"]}" method="GET" code=202')
 
     def test_leaves(self) -> None:
         """A client that goes with a request is a 502 at once."""
@@ -402,6 +421,20 @@ class JsonClientTests(SynchronousTestCase):
             client.visitor.close()
             self.assertEqual(visitor.answer().status, 502)
 
+    def test_beside_one_of_ours(self) -> None:
+        """A client that only knows JSON and one of ours share the visitors."""
+        serve = Serve(self)
+        target = Target(self, site)
+        connect(self, serve.port, target)
+        until_served(serve)
+        client = JsonClient(serve.port)
+        serve.wait_for_line("connected to WebSocket server.*clients=2")
+        with serve.visit() as visitor, serve.visit() as other:
+            visitor.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
+            other.send(b"GET /page HTTP/1.1\r\nHost: h\r\n\r\n")
+            client.say(id=client.read()["id"], code=202)
+            self.assertEqual({visitor.answer().status, other.answer().status}, {200, 202})
+
     def test_huge_frame(self) -> None:
         """A frame of 100 MB ends its client before it is read; the other client goes on."""
         serve = Serve(self)
@@ -412,6 +445,23 @@ class JsonClientTests(SynchronousTestCase):
             visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             honest.say(id=honest.read()["id"], code=200)
             self.assertEqual(visitor.answer().status, 200)
+
+    def test_long_answer(self) -> None:
+        """An answer that is longer than may be is a 502 at once; its client is there for the next
+        request, once it has said it all."""
+        serve = Serve(self)
+        client = JsonClient(serve.port)
+        long = text_frame(b"x" * (MAX_RESPONSE_MESSAGE + 1))
+        with serve.visit() as visitor:
+            for start in (long[:1], b"\x01"):  # in one frame, and in many
+                visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                client.read()
+                client.visitor.send(start + long[1:-1])
+                self.assertEqual(visitor.answer().status, 502)
+                visitor.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                client.visitor.send(long[-1:] if start == b"\x81" else long[-1:] + b"\x80\x80abcd")
+                client.say(id=client.read()["id"], code=200)
+                self.assertEqual(visitor.answer().status, 200)
 
     def test_endless_message(self) -> None:
         """A message of empty frames that never ends is cut off, as too long."""
@@ -449,6 +499,19 @@ class JsonServerTests(SynchronousTestCase):
         self.assertEqual(server.answer()["code"], 302)
         client.wait_for_line(r'sending response id="2" code=302 path="/moved" method="GET"')
         self.assertEqual(client.stop(), 0)
+
+    def test_drains(self) -> None:
+        """A request that runs when the client is asked to end is answered first."""
+        gate = Gate()
+        server = JsonServer(self)
+        client = connect(self, urlsplit(server.target.url).port or 0, Target(self, gate.serve))
+        server.ask(id="1", path="/wait")
+        wait_until(lambda: gate.waiting, "the request at the destination")
+        client.process.send_signal(SIGTERM)
+        client.wait_for_line("Quit signal received")
+        gate.opened.set()
+        self.assertEqual(server.answer()["code"], 200)
+        self.assertEqual(client.wait(), 0)
 
     def test_query_in_path(self) -> None:
         """What follows a ? in the path is a query with a server that puts it there, tried once;

@@ -29,8 +29,9 @@ __all__ = ["QUEUE", "TUNNEL", "JsonUpstream"]
 
 #: What the one tunnel of a backstream server is called, in logs.
 TUNNEL: Final = "backstream"
-#: Requests that wait for one client, besides the one that it works on; more are 503.
-QUEUE: Final = 32
+#: Requests that wait for one client, besides the one that it works on; more are 503. A platform
+#: lets some hundred visitors at once come to one server, and with the Go server each of them waits.
+QUEUE: Final = 256
 #: Bytes of bodies, of both directions, that are held for one client: beyond it further bodies
 #: are 503, and the client is asked nothing more until slow visitors have read their answers.
 MAX_HELD: Final = 128 * 1024 * 1024
@@ -106,6 +107,11 @@ class JsonUpstream:
         for the client does not know."""
         abandoned = bool(self._requests.pending) and self._asked is None
         return len(self._unanswered) + abandoned
+
+    @property
+    def streams(self) -> int:
+        """Exchanges that have not ended."""
+        return len(self._streams)
 
     @property
     def full(self) -> bool:
@@ -210,6 +216,19 @@ class JsonUpstream:
         if not response.is_answer:
             self.violated(f"an answer has the code {response.code}")
             return
+        self._next()
+
+    def too_long(self) -> bool:
+        """A message is longer than may be. Whether it is an answer: then its visitor is told, and
+        the client goes on once it has said it all."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.broken()
+        return bool(self._requests.pending)
+
+    def skipped(self) -> None:
+        """An answer that was too long is over."""
+        self._requests.skip()
         self._next()
 
     def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:

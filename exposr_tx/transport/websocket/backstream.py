@@ -24,7 +24,11 @@ from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket.client import ClientFactory, ClientProtocol
 from exposr_tx.transport.websocket.server import ServerProtocol, WebsocketEndpoint
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
-from exposr_tx.wire.backstream import MAX_REQUEST_MESSAGE, MAX_RESPONSE_MESSAGE
+from exposr_tx.wire.backstream import (
+    MAX_REQUEST_MESSAGE,
+    MAX_RESPONSE_MESSAGE,
+    MAX_SKIPPED_MESSAGE,
+)
 from exposr_tx.wire.native import SUBPROTOCOL, offers_native
 
 if TYPE_CHECKING:
@@ -148,6 +152,28 @@ class _Server(_Texts, ServerProtocol):  # type: ignore[misc]
     """A client's connection on the server."""
 
     factory: _ServerFactory  # type: ignore[assignment]
+    _skipping = False
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        total = self.message_data_total_length + length
+        if total > MAX_RESPONSE_MESSAGE and self.reader is not None:
+            self._skipping = self._skipping or self.reader.too_long()
+            if self._skipping and total <= MAX_SKIPPED_MESSAGE:
+                self.message_data_total_length = total + FRAME
+                self.message_data = self.frame_data = []
+                return
+        super().onMessageFrameBegin(length)
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        if not self._skipping:
+            super().onMessageFrameData(payload)
+
+    def onMessageEnd(self) -> None:
+        if self._skipping:
+            self._skipping = False
+            self.reader.skipped()
+        else:
+            super().onMessageEnd()
 
     def onOpen(self) -> None:
         if self.native:
@@ -163,13 +189,13 @@ class _Server(_Texts, ServerProtocol):  # type: ignore[misc]
             self._over,
         )
         self.begin(upstream)
-        endpoint.add(upstream)  # type: ignore[arg-type]
+        endpoint.add(upstream)
         upstream.start()
         endpoint.events.connected(TUNNEL, upstream.peer, len(endpoint.clients))
 
     def _over(self, upstream: JsonUpstream, reason: str) -> None:
         endpoint = self.factory.endpoint
-        endpoint.remove(upstream)  # type: ignore[arg-type]
+        endpoint.remove(upstream)
         lost = self.ending()
         endpoint.events.lost(
             TUNNEL, upstream.peer, len(endpoint.clients), lost.clean, lost.code, reason

@@ -25,7 +25,7 @@ from exposr_tx.transport.journal import Journal
 from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
-from exposr_tx.transport.websocket.upstream import Link, WebsocketUpstream
+from exposr_tx.transport.websocket.upstream import Link, Upstream
 from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_native
 
 if TYPE_CHECKING:
@@ -117,20 +117,20 @@ class WebsocketEndpoint:
         self.max_streams = max_streams
         self.draining = False
         self.journal = Journal(clock)
-        self.upstreams: set[WebsocketUpstream] = set()
-        self._of_tunnel: dict[str, set[WebsocketUpstream]] = {}
+        self.upstreams: set[Upstream] = set()
+        self._of_tunnel: dict[str, set[Upstream]] = {}
         self._factory = _ServerFactory(self, clock)
 
     def __repr__(self) -> str:
         state = "DRAINING" if self.draining else "OPEN"
         return f"<WebsocketEndpoint {state} {len(self.upstreams)} connections>"
 
-    def add(self, upstream: WebsocketUpstream) -> None:
+    def add(self, upstream: Upstream) -> None:
         """A tunnel has a connection more."""
         self.upstreams.add(upstream)
         self._of_tunnel.setdefault(upstream.tunnel_id, set()).add(upstream)
 
-    def remove(self, upstream: WebsocketUpstream) -> None:
+    def remove(self, upstream: Upstream) -> None:
         """A tunnel has a connection less."""
         self.upstreams.discard(upstream)
         of_tunnel = self._of_tunnel.get(upstream.tunnel_id)
@@ -139,7 +139,7 @@ class WebsocketEndpoint:
             if not of_tunnel:
                 del self._of_tunnel[upstream.tunnel_id]
 
-    def upstreams_of(self, tunnel_id: str) -> Collection[WebsocketUpstream]:
+    def upstreams_of(self, tunnel_id: str) -> Collection[Upstream]:
         """A tunnel's connections that are open."""
         return self._of_tunnel.get(tunnel_id, ())
 

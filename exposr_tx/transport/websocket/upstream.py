@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from exposr_tx.transport.journal import Journal
 
-__all__ = ["Link", "WebsocketUpstream"]
+__all__ = ["Link", "Upstream", "WebsocketUpstream"]
 
 #: Seconds for the streams of a connection that turns out to be one too many: what a server that
 #: stops gives by default.
@@ -47,6 +47,22 @@ class _Websocket(MessageConnection, Protocol):
     def ending(self, code: int | None = None) -> Lost: ...
 
 
+class Upstream(Protocol):
+    """A tunnel's part of a client's connection, of whichever dialect."""
+
+    tunnel_id: str
+    accepting: bool
+
+    @property
+    def streams(self) -> int: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+    def go_away(self) -> None: ...
+
+    def drain(self) -> Deferred[None]: ...
+
+
 class _Endpoint(Protocol):
     """Where it came in."""
 
@@ -56,11 +72,11 @@ class _Endpoint(Protocol):
     draining: bool
     journal: Journal
 
-    def add(self, upstream: WebsocketUpstream) -> None: ...
+    def add(self, upstream: Upstream) -> None: ...
 
-    def remove(self, upstream: WebsocketUpstream) -> None: ...
+    def remove(self, upstream: Upstream) -> None: ...
 
-    def upstreams_of(self, tunnel_id: str) -> Collection[WebsocketUpstream]: ...
+    def upstreams_of(self, tunnel_id: str) -> Collection[Upstream]: ...
 
     def admit_tunnel(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]: ...
 
