@@ -403,7 +403,11 @@ def _check_pattern(module: Module, found: list[Word], place: int, call: Call) ->
             f"{module.path}:{call.line}: the pattern of {call.name} must be written out, with the "
             "embedded engine"
         )
-    if why := fault(literal(pattern[0])):
+    try:
+        why = fault(literal(pattern[0]))
+    except ValueError as problem:
+        why = f"is no string: {problem}"
+    if why:
         raise PolicyInvalid(
             f"{module.path}:{call.line}: the embedded engine's regular expressions differ from "
             f"Rego's: {pattern[0].text} {why}; write it with characters, groups, classes like "

@@ -52,7 +52,11 @@ class PatternTests(SynchronousTestCase):
         for pattern in OTHERS:
             said = self.refusal(f"allow if not regex.match(`{pattern}`, input.path)")
             self.assertRegex(said, r"a\.rego:2: .* differ from Rego's: .*; write it with")
-        for call in ('regex["match"](`(?i)a`, x)', "regex.replace(x, `(?i)a`, x)"):
+        for call in (
+            r'regex.match("\x41", x)',
+            'regex["match"](`(?i)a`, x)',
+            "regex.replace(x, `(?i)a`, x)",
+        ):
             self.assertIn("differ from Rego's", self.refusal(f'x := "a"\nallow if {call}'))
 
     def test_written_out(self) -> None:
