@@ -328,7 +328,7 @@ class Workers:
         self._deny(worker.asked)
         if not self._closed:
             self.log.error(
-                "a process that evaluates policies has ended with status {status} (-14: an "
+                "a process that evaluates policies has ended with status {status} (-27: an "
                 "evaluation took too long), and is replaced; {count} questions are denied",
                 event="policy",
                 status=status,
