@@ -291,6 +291,16 @@ class PoliciesTests(SynchronousTestCase):
         self.assertIn("'X-Forwarded-For'", warning)
         self.assertIn("remote_ip", warning)
 
+    def test_spelling_of_names(self) -> None:
+        """A header field that is looked up by a name that the input never has is told of: a
+        negation of it would always hold."""
+        text = 'package p\nallow if not input.header["x-block"]\nx if input.headers["X-Block"]'
+        first, second = compiled(Folder(self, p=text)).warnings
+        self.assertIn("header has never a field 'x-block': write 'X-Block'", first)
+        self.assertIn("headers has never a field 'X-Block': write 'x-block'", second)
+        text = 'package p\nallow if not input.header["X-Block"]\nx if input.headers["x-block"]'
+        self.assertEqual(compiled(Folder(self, p=text)).warnings, [])
+
     def test_print_is_dropped(self) -> None:
         """print is allowed, and shows nothing."""
         policies = self.policies(server="package auth.server\nallow if {\n  print(input.path)\n}")
