@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -319,6 +319,8 @@ class ServerService(Service):
     def _fail(self, failure: Any) -> None:
         """One line on standard error, and status 1."""
         problem = failure.value
+        if self._stopping and failure.check(CancelledError):
+            return  # told to stop before it had started
         if not isinstance(problem, (ExposrError, OSError)):
             self.log.failure("the server cannot start", failure, event="start")
         # twistd has replaced sys.stderr by its log.

@@ -43,8 +43,11 @@ __all__ = [
 VISITORS: Final = "auth.server"
 
 #: What a target may read as another path than the policy did: a slash or backslash that is
-#: encoded, a backslash, an empty segment, an encoding of no octet, of NUL, or longer than need be.
-_UNCLEAR: Final = re.compile(rb"(?i)%2f|%5c|\\|//|%00|%c[01]|%e0%[89]|%f0%8|%(?![0-9a-f]{2})")
+#: encoded, a backslash, an empty segment (with parameters, too: ``/;/admin``), an encoding of no
+#: octet, of a control character, or longer than need be.
+_UNCLEAR: Final = re.compile(
+    rb"(?i)%2f|%5c|\\|/(?:/|;|%3b)|%[01]|%7f|%c[01]|%e0%[89]|%f0%8|%(?![0-9a-f]{2})"
+)
 #: A segment of one dot or two, with parameters or without.
 _DOTS: Final = re.compile(rb"(?i)/(?:\.|%2e){1,2}(?:[;/]|%3b|\Z)")
 

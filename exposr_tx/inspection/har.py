@@ -197,7 +197,7 @@ def _set_cookie(text: str, redaction: Redaction) -> list[Object]:
             elif name == "expires":
                 try:
                     moment = parsedate_to_datetime(value)
-                except ValueError:
+                except (ValueError, OverflowError):
                     continue  # it is no date
                 # Without a zone it is in UTC.
                 cookie["expires"] = moment.replace(tzinfo=moment.tzinfo or UTC).isoformat()

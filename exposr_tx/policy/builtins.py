@@ -31,7 +31,7 @@ _BY_ARGUMENTS: Final = {
         "array.concat bits.and bits.lsh bits.or bits.rsh bits.xor concat contains "
         "crypto.hmac.equal crypto.hmac.md5 crypto.hmac.sha1 crypto.hmac.sha256 "
         "crypto.hmac.sha512 endswith format_int graph.reachable graph.reachable_paths "
-        "indexof indexof_n io.jwt.decode_verify io.jwt.verify_es256 io.jwt.verify_hs256 "
+        "indexof indexof_n io.jwt.verify_es256 io.jwt.verify_hs256 "
         "io.jwt.verify_rs256 json.filter json.patch json.remove numbers.range object.filter "
         "object.remove object.subset object.union regex.match regex.split split sprintf "
         "startswith strings.any_prefix_match strings.any_suffix_match strings.count "

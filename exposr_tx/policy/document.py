@@ -147,6 +147,12 @@ class Reading:
             for key in sorted(keys.get(field) or ())
             if key.lower() in _UNTOLD
         ]
+        self.warnings += [
+            f"the input's {field} has never a field {key!r}: write {spelled(key)!r}"
+            for field, spelled in (("header", canonical), ("headers", str.lower))
+            for key in sorted(keys.get(field) or ())
+            if key != spelled(key)
+        ]
         self._keys = {field: keys[field] for field in keys if field in FIELDS}
         self.timed = "time" in keys
         self._names = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -75,7 +75,7 @@ class Policies:
 
     :param paths: files and folders.
     :param load: what the policies of files and folders are evaluated by (Evaluators); errbacks
-        with PolicyInvalid.
+        with PolicyInvalid, and may be cancelled.
     :param clock: for looks at the files.
     :param now: epoch seconds.
     """
@@ -98,7 +98,7 @@ class Policies:
         self._signature: Any = ()
         self._before: list[Evaluators] = []
         self._early: list[Deferred[None]] | None = None  # only while the first set is loaded
-        self._loading = False
+        self._loading: Deferred[Any] | None = None
         self._again = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
@@ -161,16 +161,22 @@ class Policies:
         self._signature = signature(self._paths)
         early = self._early = []
         try:
-            self._use(await self._load(self._paths))
+            self._loading = self._load(self._paths)
+            self._use(await self._loading)
         finally:
+            self._loading = None
             self._early = None
             for waiting in early:
                 waiting.callback(None)
         self._warn()
         self._looking.start(LOOK, now=False)
+        self._next(None)
 
     def stop(self) -> None:
-        """Look at the files no more, and evaluate no more."""
+        """Look at the files no more, and evaluate no more; what is being loaded is given up."""
+        if self._loading is not None:
+            self._again = False
+            self._loading.cancel()
         if self._looking.running:
             self._looking.stop()
         self.counts.tell()
@@ -197,16 +203,15 @@ class Policies:
         return self._reload()
 
     def _reload(self) -> Deferred[bool]:
-        if self._loading:
+        if self._loading is not None:
             self._again = True
             return succeed(False)
-        self._loading = True
         self._signature = signature(self._paths)
-        loading = self._load(self._paths)
+        loading = self._loading = self._load(self._paths)
         return loading.addCallbacks(self._loaded, self._refused).addBoth(self._next)
 
     def _next(self, result: Any) -> Any:
-        self._loading = False
+        self._loading = None
         if self._again:
             self._again = False
             self._reload()
@@ -232,7 +237,7 @@ class Policies:
                 event="policy",
                 problem=failure.getErrorMessage(),
             )
-        else:
+        elif not failure.check(CancelledError):
             self.log.failure("the policies in use stay", failure, event="policy")
         return False
 

@@ -1,10 +1,14 @@
-"""What the embedded engine lacks and policies need, written in Rego: ``net.cidr_contains``.
+"""What the embedded engine lacks or gets wrong and policies need, written in Rego.
 
-Calls of it are rewritten before a module is compiled. Where a network that is
-written down is to have the visitor's address, the answer comes with the input
-(``within``); else the prelude's function is called. Its second argument is an
-address, with or without a port. IPv4 and IPv6 are compared by their hexadecimal
-digits.
+Calls of it are rewritten before a module is compiled.
+
+- ``net.cidr_contains``: where a network that is written down is to have the visitor's address, the
+  answer comes with the input (``within``); else the prelude's function is called. Its second
+  argument is an address, with or without a port. IPv4 and IPv6 are compared by their hexadecimal
+  digits.
+- ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
+  no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
+- ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
 """
 
 from __future__ import annotations
@@ -13,15 +17,23 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from exposr_tx.policy.words import STRING, Word
+from exposr_tx.policy.patterns import plain
+from exposr_tx.policy.words import STRING, Word, literal
 
-__all__ = ["CIDR_CONTAINS", "PACKAGE", "PRELUDE", "closing", "rewritten"]
+__all__ = ["DECODE_VERIFY", "PACKAGE", "PRELUDE", "PROVIDED", "closing", "rewritten"]
 
 PACKAGE: Final = "exposr_tx_prelude"
 
 #: What is known to be the visitor's address.
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
+DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
+REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
+#: What is here, by the number of arguments.
+PROVIDED: Final = dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2)
+
+#: A pattern's backslash is two characters to the engine, and each of them is spelled by two.
+_TAKEN: Final = plain(r"\\\\")
 
 #: Functions with several bodies and tables of digits made it 20 ms; now it is one.
 PRELUDE: Final = f"""
@@ -106,6 +118,31 @@ groups(text) := array.concat(array.concat(left, middle), right) if {{
     missing > 0
     middle := array.slice(["0", "0", "0", "0", "0", "0", "0", "0"], 0, missing)
 }}
+
+decode_verify(token, constraints) := io.jwt.decode_verify(token, constraints) if {{
+    object.keys(constraints) - {{"alg", "aud", "cert", "iss", "secret", "time"}} == set()
+    object.remove(constraints, ["time"]) == {{name: text |
+        some name, text in constraints
+        name != "time"
+        is_string(text)
+    }}
+    is_number(object.get(constraints, "time", 0))
+    key := {{"HS": "secret", "RS": "cert", "PS": "cert", "ES": "cert"}}[
+        substring(io.jwt.decode(token)[0].alg, 0, 2)
+    ]
+    object.keys(constraints) & {{"cert", "secret"}} == {{key}}
+}} else := [false, {{}}, {{}}]
+
+regex_match(pattern, text) := regex.match(pattern, text) if taken(pattern)
+regex_match(pattern, _) := unknown(pattern) if not taken(pattern)
+
+taken(pattern) if {{
+    regex.match(`^{_TAKEN}*$`, pattern)
+    regex.is_valid(pattern)
+}}
+
+# Two values are an error, which denies.
+unknown(pattern) := number if some number in [1, 2]
 """
 
 
@@ -132,14 +169,19 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
         call = tuple(spelled[place : place + 4])
         member = word.glued and place > 0 and spelled[place - 1] == "."
         if call == ("net", ".", "cidr_contains", "(") and not member:
-            literal = words[place + 4] if place + 4 < len(words) else word
+            network = words[place + 4] if place + 4 < len(words) else word
             visitor = spelled[place + 5 : place + 10]
-            if literal.kind == STRING and visitor in _VISITORS:
+            if network.kind == STRING and visitor in _VISITORS:
                 # A tenth of what the prelude's function takes. Nor does the input then differ
                 # from one visitor of a network to the next.
-                yield word.start, words[place + 9].end, f"input.within[{literal.text}]"
+                yield word.start, words[place + 9].end, f"input.within[{network.text}]"
             else:
                 yield word.start, words[place + 2].end, CIDR_CONTAINS
+        elif call == ("regex", ".", "match", "(") and not member:
+            if [w.kind == STRING or w.text for w in words[place + 4 : place + 6]] != [True, ","]:
+                yield word.start, words[place + 2].end, REGEX_MATCH
+        elif spelled[place : place + 5] == ["io", ".", "jwt", ".", "decode_verify"] and not member:
+            yield word.start, words[place + 4].end, DECODE_VERIFY
         elif word.text == "print" and call[1:2] == ("(",) and not member:
             last = words[closing(words, place + 1)]
             yield word.start, last.end, "true" + "\n" * (last.line - word.line)
@@ -150,7 +192,7 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
 def plain_string(word: Word) -> str:
     """A string literal with no more escapes than it needs."""
     try:
-        return json.dumps(json.loads(word.text), ensure_ascii=False)
+        return json.dumps(literal(word), ensure_ascii=False)
     except ValueError:
         return word.text  # the engine will say what is wrong with it
 

@@ -19,9 +19,11 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.document import ALL_FIELDS
-from exposr_tx.policy.prelude import CIDR_CONTAINS, PACKAGE, closing, rewritten
+from exposr_tx.policy.negation import check_every, required, split
+from exposr_tx.policy.patterns import PATTERNS, fault
+from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
 from exposr_tx.policy.sources import Source
-from exposr_tx.policy.words import NAME, SIGN, STRING, Word, words
+from exposr_tx.policy.words import NAME, SIGN, STRING, Word, literal, words
 
 __all__ = ["Module", "check", "fields_of", "scan"]
 
@@ -31,6 +33,7 @@ _KEYWORDS: Final = frozenset(
         *("null", "package", "set", "some", "true", "with"),
     }
 )
+_COMMA: Final = frozenset({","})
 _OPEN: Final = ("(", "[", "{")
 _CLOSE: Final = (")", "]", "}")
 #: After one of these a line goes on, whatever the next begins with.
@@ -112,12 +115,16 @@ class Module:
     @property
     def changing(self) -> bool:
         """Whether the same input may get another answer at another time."""
-        return any(call.name in CHANGING for call in self.calls)
+        # Tokens expire.
+        return any(call.name in CHANGING or call.name == DECODE_VERIFY for call in self.calls)
 
 
 def scan(source: Source) -> Module:
     """Read a file. Raises PolicyInvalid."""
     text = rewritten(source.text, words(source.path, source.text))
+    found = words(source.path, text)
+    check_every(source.path, found)
+    text = required(text, found)
     found = words(source.path, text)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
@@ -157,7 +164,7 @@ def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:
 
 def check(modules: Sequence[Module]) -> None:
     """Refuse what names something that nobody has. Raises PolicyInvalid."""
-    defined: dict[str, int] = {**HAVE, CIDR_CONTAINS: 2}
+    defined: dict[str, int] = {**HAVE, **PROVIDED}
     for module in modules:
         for name, arguments in module.functions.items():
             if defined.setdefault(f"data.{module.package}.{name}", arguments) != arguments:
@@ -311,6 +318,8 @@ def _judge(
         and parts[0] not in module.aliases
     ):
         module.calls.append(Call(".".join(full), reference.line, arguments if called else None))
+        if module.calls[-1].name in PATTERNS:
+            _check_pattern(module, found, reference.past, module.calls[-1])
     elif full[0] == "data":
         module.paths.append((".".join(full), reference.line))
     elif full[0] != "input" and parts[0] not in local:
@@ -370,6 +379,30 @@ def _check_network(module: Module, network: str, line: int) -> None:
         raise PolicyInvalid(
             f"{module.path}:{line}: {network!r} is no network like 192.0.2.0/24"
         ) from None
+
+
+def _check_pattern(module: Module, found: list[Word], place: int, call: Call) -> None:
+    """Refuse a regular expression that the engine would take for another one.
+
+    :param place: of the bracket that opens.
+    """
+    given = split(found[place + 1 : closing(found, place)], _COMMA) if call.arguments else []
+    pattern = given[PATTERNS[call.name]] if len(given) > PATTERNS[call.name] else []
+    if len(pattern) != 1 or pattern[0].kind != STRING:
+        raise PolicyInvalid(
+            f"{module.path}:{call.line}: the pattern of {call.name} must be written out, with the "
+            "embedded engine"
+        )
+    try:
+        why = fault(literal(pattern[0]))
+    except ValueError as problem:
+        why = f"is no string: {problem}"
+    if why:
+        raise PolicyInvalid(
+            f"{module.path}:{call.line}: the embedded engine's regular expressions differ from "
+            f"Rego's: {pattern[0].text} {why}; write it with characters, groups, classes like "
+            r"[A-Za-z] and \d \w \s \b, or use lower() and contains()"
+        )
 
 
 def _arguments(found: list[Word], place: int) -> int:

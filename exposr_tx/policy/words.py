@@ -6,13 +6,14 @@ policy calls and what it reads of its input.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 
-__all__ = ["NAME", "SIGN", "STRING", "Word", "words"]
+__all__ = ["NAME", "NUMBER", "SIGN", "STRING", "Word", "literal", "words"]
 
 NAME: Final = "name"
 STRING: Final = "string"
@@ -76,3 +77,8 @@ def words(path: str, text: str) -> list[Word]:
         glued = kind not in ("line", "blank")
         at = matched.end()
     return found
+
+
+def literal(word: Word) -> str:
+    """What a string stands for; raises ValueError where it is not spelled as one."""
+    return word.text[1:-1] if word.text[0] == "`" else str(json.loads(word.text))

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -93,6 +93,10 @@ class Process:
         packages, fields, changing = answer[1:]
         return Outline(frozenset(packages), frozenset(fields), changing)
 
+    def kill(self) -> None:
+        """Give it up: whoever waits for it to compile is told that it has ended."""
+        self._process.kill()
+
     def stop(self) -> int:
         """End it; how it has ended."""
         self.connection.close()
@@ -100,9 +104,14 @@ class Process:
         return self._process.wait()
 
 
-def start(sources: Sequence[Source], count: int = PROCESSES) -> tuple[list[Process], Outline]:
-    """Start processes and let them compile, all at once; blocks meanwhile. Raises PolicyInvalid."""
-    processes: list[Process] = []
+def start(
+    sources: Sequence[Source], count: int = PROCESSES, processes: list[Process] | None = None
+) -> tuple[list[Process], Outline]:
+    """Start processes and let them compile, all at once; blocks meanwhile. Raises PolicyInvalid.
+
+    :param processes: gets them as they are started, for another thread to give them up.
+    """
+    processes = [] if processes is None else processes
     try:
         for _ in range(count):
             processes.append(Process(sources))
@@ -115,20 +124,37 @@ def start(sources: Sequence[Source], count: int = PROCESSES) -> tuple[list[Proce
 
 
 def load(reactor: Any, paths: Sequence[str], budget: float) -> Deferred[Workers]:
-    """Processes for policies, as they are in their files now; errbacks with PolicyInvalid.
+    """Processes for policies, as they are in their files now; errbacks with PolicyInvalid. May be
+    cancelled: a server that ends does not wait for policies that take their time to compile.
 
     :param budget: see Workers.
     """
+    started: list[Process] = []
 
-    def begin() -> tuple[Sequence[Source], list[Process], Outline]:
+    def give_up(_loading: Deferred[Workers]) -> None:
+        for process in started:
+            process.kill()
+
+    def begin() -> tuple[Sequence[Source], Outline]:
         sources = read_sources(paths)
-        return sources, *start(sources)
+        if loading.called:
+            raise CancelledError
+        return sources, start(sources, PROCESSES, started)[1]
 
-    def ready(found: tuple[Sequence[Source], list[Process], Outline]) -> Workers:
-        sources, processes, outline = found
-        return Workers(reactor, sources, processes, outline, budget)
+    def ready(found: tuple[Sequence[Source], Outline]) -> None:
+        if not loading.called:
+            loading.callback(Workers(reactor, found[0], started, found[1], budget))
+            return
+        for process in started:
+            process.stop()
 
-    return deferToThreadPool(reactor, reactor.getThreadPool(), begin).addCallback(ready)
+    def failed(failure: Failure) -> None:
+        if not loading.called:
+            loading.errback(failure)
+
+    loading: Deferred[Workers] = Deferred(give_up)
+    deferToThreadPool(reactor, reactor.getThreadPool(), begin).addCallbacks(ready, failed)
+    return loading
 
 
 class _Worker(Protocol):
@@ -191,6 +217,7 @@ class Workers:
         self._budget = budget
         self._patience = min(PATIENCE, budget / 10)
         self._workers: list[_Worker] = []
+        self._starting: list[list[Process]] = []  # what compiles, to replace others
         self._number = 0
         # By number, and so by time: all have as long.
         self._asked: dict[int, tuple[float, Callable[[Decision], object]]] = {}
@@ -300,7 +327,7 @@ class Workers:
         self._deny(worker.asked)
         if not self._closed:
             self.log.error(
-                "a process that evaluates policies has ended with status {status} (-14: an "
+                "a process that evaluates policies has ended with status {status} (-27: an "
                 "evaluation took too long), and is replaced; {count} questions are denied",
                 event="policy",
                 status=status,
@@ -312,15 +339,26 @@ class Workers:
         if self._closed:
             return
         pool = self._reactor.getThreadPool()
-        starting = deferToThreadPool(self._reactor, pool, start, self._sources, 1)
-        starting.addCallbacks(lambda found: self._adopt(found[0][0]), self._not_replaced)
+        started: list[Process] = []
+        self._starting.append(started)
+        starting = deferToThreadPool(self._reactor, pool, start, self._sources, 1, started)
+        starting.addBoth(self._started, started)
+        starting.addCallbacks(lambda _: self._adopt(started[0]), self._not_replaced)
+
+    def _started(self, result: Any, started: list[Process]) -> Any:
+        self._starting.remove(started)
+        return result
 
     def _not_replaced(self, failure: Failure) -> None:
-        self.log.failure("no process for policies could be started", failure, event="policy")
-        self._reactor.callLater(RESTART, self._replace)
+        if not self._closed:
+            self.log.failure("no process for policies could be started", failure, event="policy")
+            self._reactor.callLater(RESTART, self._replace)
 
     def close(self) -> None:
         """End the processes; what they are asked is denied."""
         self._closed = True
+        for started in self._starting:
+            for process in started:
+                process.kill()
         for worker in list(self._workers):
             worker.transport.abortConnection()

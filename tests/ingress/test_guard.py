@@ -189,8 +189,19 @@ class GuardTests(SynchronousTestCase):
             *(b"/a/../b", b"/./a", b"/a/..", b"/.", b"//a", b"/a//b", b"/a%2Fb", b"/a%2fb"),
             *(b"/%2e%2e/a", b"/.%2E", b"/a/%2e/b", b"/a\\b", b"/a%5Cb", b"/a/..;x/b", b"/%00"),
             *(b"/%zz", b"/%", b"/%c0%afa", b"/%E0%80%afa", b"/%f0%80%80%afa", b"/a%2", b"/..%3bx"),
+            *(b"/;/a", b"/a/;b=c/d", b"/%3Bx/a", b"/%0aa", b"/a%0D", b"/%09a", b"/%1f", b"/a%7F"),
         )
-        plain = (b"/", b"/a", b"/a/b/", b"/.well-known/x", b"/a..b", b"/...", b"/%20%C3%A4", b"*")
+        plain = (
+            b"/",
+            b"/a",
+            b"/a/b/",
+            b"/.well-known/x",
+            b"/a..b",
+            b"/...",
+            b"/%20%C3%A4",
+            b"*",
+            b"/a;b=c/d",
+        )
         for path in unclear:
             self.assertNotEqual(unclear_path(path), "", path)
             self.visit(Decision("allowed"))

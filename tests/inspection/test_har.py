@@ -102,6 +102,13 @@ class EntryTests(SynchronousTestCase):
             (cookie,) = self.entry(GET, response(b"", field))["response"]["cookies"]
             self.assertEqual(cookie["expires"], "2015-10-21T07:28:00+00:00")
 
+    def test_no_date(self) -> None:
+        """What is no date is left out, however much it looks like one."""
+        for date in ("never", "Wed, 99 Oct 2015 07:28:00 GMT", "1 Jan 70 0:0:0 +" + "9" * 30):
+            field = f"Set-Cookie: a=b; Expires={date}".encode()
+            (cookie,) = self.entry(GET, response(b"", field))["response"]["cookies"]
+            self.assertEqual(cookie, {"name": "a", "value": "b"})
+
     def test_browsers(self) -> None:
         """There is what browsers need beyond the specification: Firefox a list of pages, Chromium
         what has failed in the response."""

@@ -113,7 +113,6 @@ PROBES = {
     "io.jwt.verify_hs256": f'io.jwt.verify_hs256("{JWT}", "secret")',
     "io.jwt.verify_rs256": f'io.jwt.verify_rs256("{RSA_TOKEN}", `{RSA_KEYS}`)',
     "io.jwt.verify_es256": f'io.jwt.verify_es256("{EC_TOKEN}", `{EC_KEYS}`)',
-    "io.jwt.decode_verify": f'io.jwt.decode_verify("{JWT}", {{"secret": "secret"}})[0]',
     "json.filter": 'json.filter({"a": 1, "b": 2}, ["a"]) == {"a": 1}',
     "json.is_valid": 'json.is_valid("{}")',
     "json.marshal": 'json.marshal([1]) == "[1]"',

@@ -219,6 +219,31 @@ class PoliciesTests(SynchronousTestCase):
         self.failureResultOf(starting, PolicyInvalid)
         self.assertEqual(self.successResultOf(waiting).outcome, "error")
 
+    def test_stopped_while_loading(self) -> None:
+        """A server that is told to stop does not wait for what is being loaded, first or anew."""
+        loading: list[Deferred[Asked]] = []
+
+        def load(paths: Sequence[str]) -> Deferred[Asked]:
+            loading.append(Deferred())
+            return loading[-1]
+
+        folder = Folder(self, server=SERVER)
+        first = Policies([folder.path], load, self.clock, self.clock.seconds)
+        starting = Deferred.fromCoroutine(first.start())
+        first.stop()
+        self.failureResultOf(starting, CancelledError)
+        again = Policies([folder.path], load, self.clock, self.clock.seconds)
+        starting = Deferred.fromCoroutine(again.start())
+        loading[-1].callback(Asked([folder.path]))
+        self.successResultOf(starting)
+        reloading = again.reload()
+        self.assertNoResult(reloading)
+        self.successResultOf(again.reload())  # would be begun when the other one is over
+        again.stop()
+        self.assertFalse(self.successResultOf(reloading))
+        self.assertEqual(len(loading), 3)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_reload(self) -> None:
         """A changed file counts from the next look on; what was kept is forgotten."""
         policies = self.policies(server=SERVER)
@@ -265,6 +290,16 @@ class PoliciesTests(SynchronousTestCase):
         (warning,) = compiled(Folder(self, p=text)).warnings
         self.assertIn("'X-Forwarded-For'", warning)
         self.assertIn("remote_ip", warning)
+
+    def test_spelling_of_names(self) -> None:
+        """A header field that is looked up by a name that the input never has is told of: a
+        negation of it would always hold."""
+        text = 'package p\nallow if not input.header["x-block"]\nx if input.headers["X-Block"]'
+        first, second = compiled(Folder(self, p=text)).warnings
+        self.assertIn("header has never a field 'x-block': write 'X-Block'", first)
+        self.assertIn("headers has never a field 'X-Block': write 'x-block'", second)
+        text = 'package p\nallow if not input.header["X-Block"]\nx if input.headers["x-block"]'
+        self.assertEqual(compiled(Folder(self, p=text)).warnings, [])
 
     def test_print_is_dropped(self) -> None:
         """print is allowed, and shows nothing."""

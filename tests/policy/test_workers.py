@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
+from exposr_tx.policy import workers
 from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.sources import Source
 from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame, serve
-from exposr_tx.policy.workers import PATIENCE, SHARE, Workers
-from tests.policy.folder import SKIP
+from exposr_tx.policy.workers import PATIENCE, SHARE, Workers, load
+from tests.policy.folder import SKIP, Folder
 
 BUDGET = 0.05
 TEXT = """package auth.server
@@ -121,6 +125,58 @@ class Process:
         return -9
 
 
+class CompilingTests(SynchronousTestCase):
+    """Processes that compile."""
+
+    def test_given_up(self) -> None:
+        """A process that is given up while it compiles ends at once, and compiles nothing."""
+        sources = [Source("p.rego", TEXT)]
+        process = workers.Process(sources)
+        process.kill()
+        problem = self.assertRaises(PolicyInvalid, process.compile, sources)
+        self.assertIn("p.rego: the engine ends with status -9", str(problem))
+
+    def test_given_up_before(self) -> None:
+        """Loading that is given up before a thread has begun with it starts no process."""
+        reactor, path = Threads(), Folder(self, p=TEXT).path
+        loading = load(reactor, [path], BUDGET)
+        loading.cancel()
+        self.failureResultOf(loading, CancelledError)
+        ((begin, told),) = reactor.work
+        problem = self.assertRaises(CancelledError, begin)
+        told(False, Failure(problem))
+        self.assertEqual(reactor.adopted, [])
+
+    def test_given_up_behind(self) -> None:
+        """Processes that had just compiled when loading was given up are ended."""
+        reactor, path = Threads(), Folder(self, p=TEXT).path
+        loading = load(reactor, [path], BUDGET)
+        ((begin, told),) = reactor.work
+        found = begin()
+        loading.cancel()
+        self.failureResultOf(loading, CancelledError)
+        told(True, found)
+        self.assertEqual(reactor.adopted, [])
+
+    test_given_up.skip = test_given_up_behind.skip = SKIP  # type: ignore[attr-defined]
+
+    def test_long_values(self) -> None:
+        """The longest value that a visitor may send can be looked at with any pattern: an end of
+        the process would deny everybody's requests."""
+        sources = [Source("p.rego", "package a\nallow if regex.match(`^([a-z]|/)*$`, input.path)")]
+        process = workers.Process(sources)
+        self.addCleanup(process.stop)
+        process.compile(sources)
+        question = (1, "a", {"path": "/" * 65536})
+        process.connection.sendall(frame((time.monotonic() + 60, [question])))
+        frames = Frames()
+        while not (answers := [*frames.receive(data := process.connection.recv(4096))]):
+            self.assertNotEqual(data, b"")
+        self.assertEqual(answers, [[(1, "allowed")]])
+
+    test_long_values.skip = SKIP  # type: ignore[attr-defined]
+
+
 class Adopted(StringTransport):
     """A connection that was adopted."""
 
@@ -139,6 +195,26 @@ class Reactor(Clock):
         transport.protocol = factory.buildProtocol(None)
         self.adopted.append(transport)
         transport.protocol.makeConnection(transport)
+
+
+class Threads(Reactor):
+    """A reactor whose threads do what the test lets them.
+
+    :ivar work: what to do, and whom to tell.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: list[tuple[Any, Any]] = []
+
+    def getThreadPool(self) -> Any:
+        return self
+
+    def callInThreadWithCallback(self, told: Any, function: Any) -> None:
+        self.work.append((function, told))
+
+    def callFromThread(self, function: Any, *arguments: Any) -> None:
+        function(*arguments)
 
 
 class WorkersTests(SynchronousTestCase):

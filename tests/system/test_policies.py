@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -250,6 +251,12 @@ allow if {
     many := numbers.range(1, 2000)
     count([1 | some a in many; some b in many; a > b]) == -1
 }
+
+allow if {
+    input.path == "/long"
+    many := numbers.range(1, 150)
+    count([1 | some a in many; some b in many; a > b]) == -1
+}
 """
 
     def setUp(self) -> None:
@@ -265,11 +272,30 @@ allow if {
         process is replaced."""
         self.assertEqual(self.status(b"/slow"), 403)
         self.assertEqual(self.status(b"/public/a"), 503)  # allowed; nobody is connected
-        self.serve.wait_for_line("ended with status -14.*and is replaced")
+        self.serve.wait_for_line("ended with status -27.*and is replaced")
         wait_until(
             lambda: len(set(children(self.serve.pid)) - set(self.workers)) == 1, "another process"
         )
         self.assertEqual(self.status(b"/public/a"), 503)
+
+    def test_held_up(self) -> None:
+        """Processes that do not get to run, for longer than an evaluation may take, are late, and
+        go on."""
+
+        def used() -> int:
+            return sum(int(Path(f"/proc/{p}/stat").read_text().split()[13]) for p in self.workers)
+
+        before = used()
+        self.assertEqual(self.status(b"/long"), 403)  # half a second; it goes on
+        wait_until(lambda: used() > before + 5, "an evaluation under way")
+        for pid in self.workers:
+            os.kill(pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        wait_until(lambda: time.monotonic() > begun + 1.5, "more time than there is")
+        for pid in self.workers:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: self.status(b"/public/a") == 503, "an allowed request")
+        self.assertEqual(children(self.serve.pid), self.workers)
 
     def test_killed(self) -> None:
         """Processes that are killed are replaced."""

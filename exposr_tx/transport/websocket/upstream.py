@@ -8,7 +8,7 @@ v2 connection carries one tunnel, a native one as many as its client attaches
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger

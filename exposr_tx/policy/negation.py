@@ -1,0 +1,161 @@
+"""What ``not`` means where something is undefined, as Rego has it.
+
+``not f(input.a)`` does not hold in Rego where ``input.a`` is undefined: what is within the
+negated expression is worked out before it. The embedded engine takes the whole for undefined,
+so that ``not`` holds: who leaves a header field out would pass. So what is within is required in
+front of it: ``is_array([input.a]); not f(input.a)``. Only a name by itself, or compared by ``==``,
+may be undefined (tried with Open Policy Agent 1.22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.prelude import closing
+from exposr_tx.policy.words import NAME, NUMBER, SIGN, STRING, Word
+
+__all__ = ["check_every", "required", "split"]
+
+_EQUAL: Final = ("==", "=")
+_OPERATORS: Final = frozenset(
+    {*_EQUAL, "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
+)
+_OPEN: Final = ("(", "[", "{")
+_CLOSE: Final = (")", "]", "}")
+#: What is always defined, or cannot be asked for.
+_PLAIN: Final = frozenset({"true", "false", "null", "_"})
+
+
+def required(text: str, words: Sequence[Word]) -> str:
+    """A module's text with what its negations need in front of them. Lines stay where they are."""
+    added: list[tuple[int, str]] = []
+    for place, word in enumerate(words):
+        if word.text != "not" or (word.glued and place and words[place - 1].text == "."):
+            continue
+        end = _end(words, place + 1)
+        needed = ", ".join(_spelled(part) for part in _needed(words[place + 1 : end]))
+        if not needed:
+            continue
+        lone = words[place - 1].text == "if"
+        added.append((word.start, f"{'{ ' if lone else ''}is_array([{needed}]); "))
+        if lone:
+            added.append((words[end - 1].end, " }"))
+    pieces, done = [], 0
+    # What ends at a place stands before what begins there; inner ends come first.
+    for start, new in sorted(added, key=lambda edit: (edit[0], edit[1] != " }")):
+        pieces += [text[done:start], new]
+        done = start
+    return "".join([*pieces, text[done:]])
+
+
+def check_every(path: str, words: Sequence[Word]) -> None:
+    """Refuse what the engine gets wrong within ``every``: there a negation of what depends on the
+    variable holds always, and another ``every`` never does (tried)."""
+    for place, word in enumerate(words):
+        if word.text != "every" or word.kind != NAME:
+            continue
+        begin = place
+        while begin < len(words) - 1 and words[begin].text != "in":
+            begin += 1
+        # The body is what stands behind the domain, which may have braces as well.
+        begin += 1
+        while begin < len(words) - 1 and (words[begin].text != "{" or not _ends(words, begin)):
+            begin = closing(words, begin) + 1 if words[begin].text in _OPEN else begin + 1
+        for inner in words[begin : closing(words, begin) + 1]:
+            if inner.text in ("not", "every") and inner.kind == NAME:
+                raise PolicyInvalid(
+                    f"{path}:{inner.line}: within every, the embedded engine has no "
+                    f"{inner.text}; move it into a function, and call that"
+                )
+
+
+def _ends(words: Sequence[Word], place: int) -> bool:
+    """Whether a term ends before a place."""
+    before = words[place - 1]
+    return before.text in _CLOSE or (before.kind != SIGN and before.text != "in")
+
+
+def _end(words: Sequence[Word], place: int) -> int:
+    """Where the expression that begins at a place is over."""
+    at = place
+    while at < len(words):
+        word = words[at]
+        if at > place:
+            before = words[at - 1]
+            goes_on = word.text in _OPERATORS or before.text in _OPERATORS or word.text == "("
+            if word.text in (";", "else", "with", *_CLOSE) or (word.first and not goes_on):
+                break
+        at = closing(words, at) + 1 if word.text in _OPEN else at + 1
+    return at
+
+
+def split(words: Sequence[Word], at: frozenset[str]) -> list[Sequence[Word]]:
+    """The parts between words that stand outside of all brackets."""
+    parts, begin, place = [], 0, 0
+    while place < len(words):
+        if words[place].text in at and words[place].kind != STRING:
+            parts.append(words[begin:place])
+            begin = place + 1
+        place = closing(words, place) + 1 if words[place].text in _OPEN else place + 1
+    return [part for part in [*parts, words[begin:]] if part]
+
+
+def _needed(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """The terms that must be defined for a negation of an expression to hold."""
+    if not words or words[0].text in ("some", "every"):
+        return
+    if words[0].text == "(" and closing(words, 0) == len(words) - 1:
+        yield from _needed(words[1:-1])
+        return
+    terms = split(words, _OPERATORS | {","})
+    between = [word.text for word in words if word.text in _OPERATORS]
+    if len(terms) == 1 or (len(terms) == 2 and _compares(words, terms)):
+        for term in terms:
+            yield from _within(term, len(terms) == 1)
+    elif between:
+        for term in terms:
+            yield from _worth(term)
+
+
+def _compares(words: Sequence[Word], terms: Sequence[Sequence[Word]]) -> bool:
+    return words[len(terms[0])].text in _EQUAL
+
+
+def _worth(term: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """A term, where it may be undefined."""
+    if len(term) > 1 or (term[0].kind not in (STRING, NUMBER) and term[0].text not in _PLAIN):
+        yield term
+
+
+def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
+    """What must be defined of a term that need not be itself.
+
+    :param alone: whether it is all that is negated.
+    """
+    if term[0].kind != NAME:
+        yield from _worth(term) if not alone or term[0].text in _OPEN else ()
+        return
+    place = 1
+    while place < len(term):
+        word = term[place]
+        if word.text not in _OPEN:
+            place += 1
+            continue
+        past = closing(term, place) + 1
+        inside = term[place + 1 : past - 1]
+        if word.text == "[":
+            yield from _worth(inside) if inside else ()
+        elif alone and past == len(term):
+            for argument in split(inside, frozenset({","})):
+                for part in split(argument, _OPERATORS):
+                    yield from _worth(part)
+        else:
+            yield term[:past]
+        place = past
+
+
+def _spelled(term: Sequence[Word]) -> str:
+    """A term on one line."""
+    return "".join(word.text if word.glued else f" {word.text}" for word in term).strip()
