@@ -105,7 +105,8 @@ class Process:
         self.process = subprocess.Popen(
             command,
             env=environ(variables),
-            cwd=cwd or tempfile.gettempdir(),
+            # Python imports from where it stands: not among what others leave in /tmp.
+            cwd=cwd or temporary_folder(test),
             text=True,
             errors="backslashreplace",
             stdin=subprocess.DEVNULL,
