@@ -72,6 +72,8 @@ class RestClient:
         try:
             answer = await self._call("POST", "v1/account", {})
         except ServerRefusal as refusal:
+            if refusal.error_code == "TUNNEL_NOT_FOUND":  # the host is a tunnel's, or nobody's
+                raise self._not_the_api(refusal.http_status) from None
             if refusal.http_status not in (403, 404, 405):
                 raise
             raise RegistrationClosed(
@@ -95,6 +97,10 @@ class RestClient:
             answer = await self._call("GET", f"v1/account/{quote(self.account, safe='')}/token")
         except TunnelTaken:
             raise AccountRefused(UNKNOWN_ACCOUNT) from None
+        except ServerRefusal as refusal:
+            if refusal.http_status != 404:
+                raise
+            raise self._not_the_api(404) from None
         token = answer.get("token")
         if not isinstance(token, str) or not token:
             raise self._not_the_api(201)
@@ -252,7 +258,7 @@ class RestClient:
 
     def _not_the_api(self, status: int) -> ServerRefusal:
         return ServerRefusal(
-            f"what answers at {self.server} is not an exposr server; look at --server",
+            f"what answers at {self.server} is not an exposr server's API; look at --server",
             "",
             status,
             "",

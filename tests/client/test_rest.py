@@ -108,6 +108,16 @@ class RestClientTests(SynchronousTestCase):
         self.failure(self.fixed(201, b"[]").create_account(), ServerRefusal)
         self.failure(self.fixed(201, b'{"account_id": 3}').create_account(), ServerRefusal)
 
+    def test_another_host_of_the_server(self) -> None:
+        """A server that has its API under another name only is not said to lack a tunnel."""
+        for body in (b'{"error":"TUNNEL_NOT_FOUND"}', b"Not Found"):
+            client = self.fixed(404, body)
+            client.use("CDEF")
+            said = self.failure(client.read("abcd"), ServerRefusal)
+            self.assertIn("not an exposr server's API; look at --server", said)
+        client = self.fixed(404, b'{"error":"TUNNEL_NOT_FOUND"}')
+        self.assertIn("look at --server", self.failure(client.create_account(), ServerRefusal))
+
     def test_endless_answer(self) -> None:
         """An answer that is longer than any of the API's is not read to its end."""
         self.patch(rest, "LONGEST_ANSWER", 1000)
