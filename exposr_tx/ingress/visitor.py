@@ -366,8 +366,10 @@ class VisitorConnection(Protocol):
     def _linger(self, size: int) -> None:
         self._lingered += size
         if self._lingered > MAX_LINGER:
-            # A reset would take the answer away from who sends first and reads then.
+            # A reset would take the answer away from who has not read it yet.
             self.transport.pauseProducing()
+            self._stalled = None
+            self.deadline = min(self.deadline, self.factory.deadlines.now + LINGER)
 
     # -- time limits --------------------------------------------------------------------
 

@@ -1,10 +1,16 @@
 """Targets as users write them."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from exposr_tx.client.target import Target, looks_like_target, parse_target
 from exposr_tx.client.trust import Trust
@@ -113,6 +119,16 @@ class ParseTargetTests(SynchronousTestCase):
         self.assertFalse(looks_like_target("my-tunnel"))
 
 
+@implementer(IHostnameResolver)
+class Silent:
+    """Finds nothing, and does not say so."""
+
+    def resolveHostName(
+        self, resolutionReceiver: Any, hostName: str, *more: Any, **other: Any
+    ) -> Any:
+        return resolutionReceiver
+
+
 class EndpointTests(SynchronousTestCase):
     """Target.endpoint."""
 
@@ -126,6 +142,16 @@ class EndpointTests(SynchronousTestCase):
         self.assertIsNotNone(self.endpoint("https://h"))
         self.assertIsNotNone(self.endpoint("https://h", Trust(verify=False)))
         self.assertIsNotNone(self.endpoint("tcp:h:80"))
+
+    def test_look_up_without_end(self) -> None:
+        """A name whose look-up never ends is given up."""
+        reactor = MemoryReactorClock()
+        reactor.installNameResolver(Silent())
+        connecting = parse_target("http://h").endpoint(reactor, Trust()).connect(Factory())
+        reactor.advance(29)
+        self.assertNoResult(connecting)
+        reactor.advance(1)
+        self.failureResultOf(connecting, TimeoutError)
 
     def test_unknown_endpoint(self) -> None:
         """An endpoint that Twisted does not know is named."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from exposr_tx.errors import (
     PermissionDenied,
@@ -366,15 +366,20 @@ class RefusalTests(SynchronousTestCase):
 
     def test_much_too_long(self) -> None:
         """Who sends on and on has two seconds to see the refusal: a reset would take it away."""
-        self.visit = Visit(limits=Limits(body=4))
-        self.wire = self.visit.visitor()
-        request = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 9999999\r\n\r\n"
-        self.assertEqual(self.answered(request)[0], 413)
-        for _ in range(3):
-            self.wire.protocol.dataReceived(bytes(500_000))
-        self.assertEqual((self.wire.reset, self.wire.producerState), (False, "paused"))
-        self.visit.pass_time(3)
-        self.assertTrue(self.wire.reset)
+        for tls in (False, True):
+            self.visit = Visit(limits=Limits(body=4))
+            self.wire = self.visit.visitor()
+            if tls:
+                alsoProvides(self.wire, ISSLTransport)
+                # It waits for the visitor's own goodbye.
+                self.wire.loseConnection = lambda: None  # type: ignore[method-assign]
+            request = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 9999999\r\n\r\n"
+            self.assertEqual(self.answered(request)[0], 413)
+            for _ in range(3):
+                self.wire.protocol.dataReceived(bytes(500_000))
+            self.assertEqual((self.wire.reset, self.wire.producerState), (False, "paused"))
+            self.visit.pass_time(3)
+            self.assertTrue(self.wire.reset)
 
     def test_target_closes_before_it_answers(self) -> None:
         """A target that hangs up is a 502; half a head, too."""

@@ -63,7 +63,9 @@ def wait_until(condition: Callable[[], T | None], what: str, seconds: float = PA
 def environ(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for programs: ours, without settings of the machine's for them."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("EXPOSR_")}
-    return {**plain, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(more or {})}
+    # Nobody's modules that lie where programs run, which is the folder for temporary files.
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    return {**plain, **ours, **(more or {})}
 
 
 class Scope(Protocol):
