@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -135,6 +138,20 @@ class CompilingTests(SynchronousTestCase):
         process.kill()
         problem = self.assertRaises(PolicyInvalid, process.compile, sources)
         self.assertIn("p.rego: the engine ends with status -9", str(problem))
+
+    def test_where_it_starts(self) -> None:
+        """Modules that lie in the folder where the server was started are none of its own."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "socket.py").write_text("raise SystemExit(3)")
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder.name)
+        sources = [Source("p.rego", TEXT)]
+        process = workers.Process(sources)
+        self.addCleanup(process.stop)
+        self.assertEqual(process.compile(sources).packages, {"auth.server"})
+
+    test_where_it_starts.skip = SKIP  # type: ignore[attr-defined]
 
     def test_given_up_before(self) -> None:
         """Loading that is given up before a thread has begun with it starts no process."""
