@@ -33,7 +33,7 @@ def required(text: str, words: Sequence[Word]) -> str:
     """A module's text with what its negations need in front of them. Lines stay where they are."""
     added: list[tuple[int, str]] = []
     for place, word in enumerate(words):
-        if word.text != "not" or (word.glued and place and words[place - 1].text == "."):
+        if _keyword(words, place) != "not":
             continue
         end = _end(words, place + 1)
         needed = ", ".join(_spelled(part) for part in _needed(words[place + 1 : end]))
@@ -55,26 +55,33 @@ def check_nested(path: str, words: Sequence[Word]) -> None:
     """Refuse what the engine gets wrong within ``not`` and ``every``: there another negation of
     what depends on a variable holds always, an ``every`` never does, and what a comprehension finds
     is not what it should (tried)."""
-    for place, word in enumerate(words):
-        if word.kind != NAME or word.text not in ("not", "every"):
+    for place in range(len(words)):
+        if not (kind := _keyword(words, place)):
             continue
-        if word.text == "not":
+        if kind == "not":
             begin, end = place + 1, _end(words, place + 1)
         else:
             begin = _body(words, place + 1)
             end = closing(words, begin) + 1
         for at in range(begin, end):
             inner = words[at]
-            what = inner.text if inner.text in ("not", "every") and inner.kind == NAME else ""
+            what = _keyword(words, at)
             # A bracket within the body that has a | outside of its own brackets.
-            if word.text == "every" and at > begin and inner.text in ("[", "{"):
+            if kind == "every" and at > begin and inner.text in ("[", "{"):
                 parts = split(words[at + 1 : closing(words, at)], _BAR)
                 what = "comprehension" if len(parts) > 1 else ""
             if what:
                 raise PolicyInvalid(
-                    f"{path}:{inner.line}: within {word.text}, the embedded engine has no {what}; "
+                    f"{path}:{inner.line}: within {kind}, the embedded engine has no {what}; "
                     "move it into a function or a rule, and name that"
                 )
+
+
+def _keyword(words: Sequence[Word], place: int) -> str:
+    """``not`` or ``every``; empty for all other words, ``input.not`` among them."""
+    word = words[place]
+    member = word.glued and place > 0 and words[place - 1].text == "."
+    return word.text if word.text in ("not", "every") and not member else ""
 
 
 def _body(words: Sequence[Word], place: int) -> int:

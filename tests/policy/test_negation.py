@@ -13,6 +13,7 @@ from tests.policy.folder import SKIP, Folder, compiled
 #: (tried with Open Policy Agent 1.22).
 HOLDS = {
     "not input.x": True,
+    "not input.not": True,
     'not input.x == "a"': True,
     'not (input.x == "a")': True,
     'not input.path == "/b"': True,
