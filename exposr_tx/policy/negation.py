@@ -16,12 +16,13 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.prelude import closing
 from exposr_tx.policy.words import NAME, NUMBER, SIGN, STRING, Word
 
-__all__ = ["check_every", "required", "split"]
+__all__ = ["check_nested", "required", "split"]
 
 _EQUAL: Final = ("==", "=")
 _OPERATORS: Final = frozenset(
     {*_EQUAL, "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
 )
+_BAR: Final = frozenset({"|"})
 _OPEN: Final = ("(", "[", "{")
 _CLOSE: Final = (")", "]", "}")
 #: What is always defined, or cannot be asked for.
@@ -32,7 +33,7 @@ def required(text: str, words: Sequence[Word]) -> str:
     """A module's text with what its negations need in front of them. Lines stay where they are."""
     added: list[tuple[int, str]] = []
     for place, word in enumerate(words):
-        if word.text != "not" or (word.glued and place and words[place - 1].text == "."):
+        if _keyword(words, place) != "not":
             continue
         end = _end(words, place + 1)
         needed = ", ".join(_spelled(part) for part in _needed(words[place + 1 : end]))
@@ -50,25 +51,47 @@ def required(text: str, words: Sequence[Word]) -> str:
     return "".join([*pieces, text[done:]])
 
 
-def check_every(path: str, words: Sequence[Word]) -> None:
-    """Refuse what the engine gets wrong within ``every``: there a negation of what depends on the
-    variable holds always, and another ``every`` never does (tried)."""
-    for place, word in enumerate(words):
-        if word.text != "every" or word.kind != NAME:
+def check_nested(path: str, words: Sequence[Word]) -> None:
+    """Refuse what the engine gets wrong within ``not`` and ``every``: there another negation of
+    what depends on a variable holds always, an ``every`` never does, and what a comprehension finds
+    is not what it should (tried)."""
+    for place in range(len(words)):
+        if not (kind := _keyword(words, place)):
             continue
-        begin = place
-        while begin < len(words) - 1 and words[begin].text != "in":
-            begin += 1
-        # The body is what stands behind the domain, which may have braces as well.
-        begin += 1
-        while begin < len(words) - 1 and (words[begin].text != "{" or not _ends(words, begin)):
-            begin = closing(words, begin) + 1 if words[begin].text in _OPEN else begin + 1
-        for inner in words[begin : closing(words, begin) + 1]:
-            if inner.text in ("not", "every") and inner.kind == NAME:
+        if kind == "not":
+            begin, end = place + 1, _end(words, place + 1)
+        else:
+            begin = _body(words, place + 1)
+            end = closing(words, begin) + 1
+        for at in range(begin, end):
+            inner = words[at]
+            what = _keyword(words, at)
+            # A bracket within the body that has a | outside of its own brackets.
+            if kind == "every" and at > begin and inner.text in ("[", "{"):
+                parts = split(words[at + 1 : closing(words, at)], _BAR)
+                what = "comprehension" if len(parts) > 1 else ""
+            if what:
                 raise PolicyInvalid(
-                    f"{path}:{inner.line}: within every, the embedded engine has no "
-                    f"{inner.text}; move it into a function, and call that"
+                    f"{path}:{inner.line}: within {kind}, the embedded engine has no {what}; "
+                    "move it into a function or a rule, and name that"
                 )
+
+
+def _keyword(words: Sequence[Word], place: int) -> str:
+    """``not`` or ``every``; empty for all other words, ``input.not`` among them."""
+    word = words[place]
+    member = word.glued and place > 0 and words[place - 1].text == "."
+    return word.text if word.text in ("not", "every") and not member else ""
+
+
+def _body(words: Sequence[Word], place: int) -> int:
+    """Where the body of an ``every`` opens: behind its domain, which may have braces as well."""
+    while place < len(words) - 1 and words[place].text != "in":
+        place += 1
+    place += 1
+    while place < len(words) - 1 and (words[place].text != "{" or not _ends(words, place)):
+        place = closing(words, place) + 1 if words[place].text in _OPEN else place + 1
+    return place
 
 
 def _ends(words: Sequence[Word], place: int) -> bool:

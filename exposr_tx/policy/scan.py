@@ -19,7 +19,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.document import ALL_FIELDS
-from exposr_tx.policy.negation import check_every, required, split
+from exposr_tx.policy.negation import check_nested, required, split
 from exposr_tx.policy.patterns import PATTERNS, fault
 from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
 from exposr_tx.policy.sources import Source
@@ -123,7 +123,7 @@ def scan(source: Source) -> Module:
     """Read a file. Raises PolicyInvalid."""
     text = rewritten(source.text, words(source.path, source.text))
     found = words(source.path, text)
-    check_every(source.path, found)
+    check_nested(source.path, found)
     text = required(text, found)
     found = words(source.path, text)
     if not found or found[0].text != "package":

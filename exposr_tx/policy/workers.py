@@ -62,7 +62,7 @@ class Process:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-c", _CALL],
+                [sys.executable, "-P", "-c", _CALL],  # nothing of the folder it starts in
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from tests.policy.folder import SKIP, Folder, compiled
 #: (tried with Open Policy Agent 1.22).
 HOLDS = {
     "not input.x": True,
+    "not input.not": True,
     'not input.x == "a"': True,
     'not (input.x == "a")': True,
     'not input.path == "/b"': True,
@@ -80,16 +81,22 @@ class NegationTests(SynchronousTestCase):
         self.assertFalse(policies.evaluate("a", {"path": "/b"}).allow)
         self.assertFalse(policies.evaluate("a", {}).allow)
 
-    def test_every(self) -> None:
-        """Within every, what the engine gets wrong is refused with its line; a function helps."""
+    def test_nested(self) -> None:
+        """Within every and not, what the engine gets wrong is refused with its line; a function
+        helps."""
         for text in (
             "allow if {\n  every x in {1} {\n    not x == 1\n  }\n}",
             "allow if {\n  every x in f([1]) {\n    y := x; not y\n  }\n}\nf(x) := x",
             "allow if {\n  every i, x in [1] {\n    every y in [1] { x == y + i }\n  }\n}",
             "allow if {\n  every x in [1] {\n    count([1 | not x]) == 0\n  }\n}",
+            "allow if {\n  every x in [1] {\n    count({y | some y in [x]}) == 0\n  }\n}",
         ):
             problem = self.assertRaises(PolicyInvalid, scan, Source("a.rego", f"package a\n{text}"))
             self.assertRegex(str(problem), r"a\.rego:4: within every, .* move it into a function")
+        for inner in ("not x == 1", "every y in [1] { y == x }"):
+            text = f"package a\nallow if not count({{x |\n  some x in [1, 2]; {inner}}}) == 1"
+            problem = self.assertRaises(PolicyInvalid, scan, Source("a.rego", text))
+            self.assertRegex(str(problem), r"a\.rego:3: within not, .* move it into a function")
         text = "package a\nallow if {\n  every x in [y | y := 1; not f(y)] { x == 1 }\n}\n"
         policies = compiled(Folder(self, a=f"{text}f(x) if not x == input.a\n"))
         self.assertTrue(policies.evaluate("a", {"a": 1}).allow)

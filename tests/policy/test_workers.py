@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -71,7 +74,7 @@ class ServeTests(SynchronousTestCase):
 
     def test_answers(self) -> None:
         """It tells what it has compiled, and then decides on each question."""
-        ready, answers = self.serve(
+        ready, *told = self.serve(
             TEXT,
             (
                 float("inf"),
@@ -80,8 +83,9 @@ class ServeTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(ready, ("ready", ["auth.server"], ["path"], False))
+        # A slow machine tells them in several messages.
         self.assertEqual(
-            answers,
+            [answer for answers in told for answer in answers],
             [
                 (0, "allowed"),
                 (1, "denied"),
@@ -135,6 +139,20 @@ class CompilingTests(SynchronousTestCase):
         process.kill()
         problem = self.assertRaises(PolicyInvalid, process.compile, sources)
         self.assertIn("p.rego: the engine ends with status -9", str(problem))
+
+    def test_where_it_starts(self) -> None:
+        """Modules that lie in the folder where the server was started are none of its own."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "socket.py").write_text("raise SystemExit(3)")
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(folder.name)
+        sources = [Source("p.rego", TEXT)]
+        process = workers.Process(sources)
+        self.addCleanup(process.stop)
+        self.assertEqual(process.compile(sources).packages, {"auth.server"})
+
+    test_where_it_starts.skip = SKIP  # type: ignore[attr-defined]
 
     def test_given_up_before(self) -> None:
         """Loading that is given up before a thread has begun with it starts no process."""
