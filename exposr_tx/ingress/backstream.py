@@ -169,14 +169,8 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         self._claimed = None if backstream.host is None else backstream.host.encode("ascii")
         self._found: VirtualHost = backstream.routes.virtual_host("")  # type: ignore[assignment]
         if self._claimed is None:
-            self._id_prefix = str(uuid4())[:24].encode("ascii")
-
-    def next_id(self) -> bytes:
-        """See the base class. As there it is a UUID, where it is in no log of exposr's."""
-        if self._claimed is not None:
-            return super().next_id()
-        self.requests = number = self.requests + 1
-        return b"%b%012x" % (self._id_prefix, number)
+            # A UUID, as the Go server's; beside exposr the ids stand in its log, and are its.
+            self._id_form = str(uuid4())[:24].encode("ascii") + b"%012x"
 
     def exchange(
         self, visitor: VisitorConnection, request: Request, request_id: bytes

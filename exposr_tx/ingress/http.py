@@ -109,7 +109,7 @@ class HTTPIngressFactory(Factory):
         self.connections: set[VisitorConnection] = set()
         self.requests = 0
         # Letters and digits only, so that nobody needs to look at it before it is quoted.
-        self._id_prefix = os.urandom(6).hex().encode() + b"x"
+        self._id_form = os.urandom(6).hex().encode() + b"x%x"
         self._draining = False
 
     def buildProtocol(self, addr: IAddress | None) -> VisitorConnection:  # type: ignore[override]
@@ -120,7 +120,7 @@ class HTTPIngressFactory(Factory):
     def next_id(self) -> bytes:
         """Count a request, and name it."""
         self.requests = number = self.requests + 1
-        return b"%b%x" % (self._id_prefix, number)
+        return self._id_form % number
 
     def exchange(
         self, visitor: VisitorConnection, request: Request, request_id: bytes
