@@ -18,6 +18,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from exposr_tx.backstream.answers import Answers
 from exposr_tx.backstream.log import Log
 from exposr_tx.backstream.options import ClientOptions
 from exposr_tx.client.backoff import Backoff
@@ -124,11 +125,19 @@ class BackstreamClient:
             b"target",
             query=there.query.encode(),
         )
-        self._record: Callable[[str], Recording | None] | None = None
-        if recorder is not None:
-            self._record = recordings(recorder, lambda: "", lambda: target)
+
+        def record(by: Recorder | None) -> Callable[[str], Recording | None] | None:
+            return None if by is None else recordings(by, lambda: "", lambda: target)
+
+        # Of what goes by messages, lines are written without it.
+        self._record = record(recorder)
+        if log.tells_all:
+            answers = Answers(log)
+            recorder = (
+                recorder.telling_also(answers) if recorder else Recorder([answers], max_body=0)
+            )
         self._gate = Gate(
-            Forward(self.connect, self._destination_failed, lambda: rules, self._record)
+            Forward(self.connect, self._destination_failed, lambda: rules, record(recorder))
         )
         self._destination = Destination(self.connect, target.authority, there.query)
 

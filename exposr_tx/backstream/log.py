@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -37,8 +38,13 @@ _TWISTED: Final = {
 _SECRET: Final = frozenset(
     {"authorization", "cookie", "proxy-authorization", "set-cookie", "token", "x-api-key"}
 )
-#: What is said of every request.
+#: What is said of every request, and by whom.
+SENT: Final = "sent message"
 ANSWERED: Final = "sent HTTP response"
+ANSWERING: Final = "sending response"
+_SOURCES: Final = {SENT: "Log.sent", ANSWERED: "AccessLines.write", ANSWERING: "Answers"}
+#: Letters of a path whose form in lines is kept, as the same ones are asked for again and again.
+MAX_KEPT_PATH: Final = 256
 Fields = Mapping[str, Any]
 
 
@@ -76,7 +82,12 @@ class Log:
         self._stack = stack
         self._now = now
         self._millisecond = -1
-        self._start = b""
+        self._starts: dict[str, bytes] = {}  # of lines of that millisecond
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether what each request has to say is written."""
+        return self._least <= _LEVELS["info"]
 
     def debug(self, message: str, **fields: Any) -> None:
         self.line("debug", message, fields)
@@ -90,33 +101,66 @@ class Log:
     def error(self, message: str, **fields: Any) -> None:
         self.line("error", message, fields)
 
+    # Each request costs these lines. They are made by hand: 1 µs in place of 21, or of 31 as JSON.
+
+    def sent(self, id: bytes, method: bytes) -> None:
+        """A request went to a client."""
+        start = self._quick(SENT, id, method)
+        if not start:
+            self.info(SENT, id=id.decode("latin-1"), method=method.decode("latin-1"))
+        elif self._is_text:
+            self._write(b'%bid="%b" method="%b" \n' % (start, id, method))
+        else:
+            self._write(b'%b,"id":"%b","method":"%b"}\n' % (start, id, method))
+
     def answered(self, id: bytes, method: bytes, code: int) -> None:
-        """The line that each request costs, made by hand: 1 µs in place of 21, or of 31 as JSON."""
+        """A visitor was answered."""
+        start = self._quick(ANSWERED, id, method)
+        if not start:
+            self.info(ANSWERED, id=id.decode("latin-1"), method=method.decode("latin-1"), code=code)
+        elif self._is_text:
+            self._write(b'%bid="%b" method="%b" code=%d \n' % (start, id, method, code))
+        else:
+            self._write(b'%b,"id":"%b","method":"%b","code":%d}\n' % (start, id, method, code))
+
+    def answering(self, id: bytes, code: int, path: str, method: bytes) -> None:
+        """A client sends a response to its server."""
+        start = self._quick(ANSWERING, id, method)
+        if not start:
+            names = {"id": id.decode("latin-1"), "code": code, "path": path}
+            self.info(ANSWERING, **names, method=method.decode("latin-1"))
+            return
+        shown = _shown_path(path) if len(path) <= MAX_KEPT_PATH else _shown_path.__wrapped__(path)
+        words = (start, id, code, shown[0 if self._is_text else 1], method)
+        if self._is_text:
+            self._write(b'%bid="%b" code=%d path=%b method="%b" \n' % words)
+        else:
+            self._write(b'%b,"id":"%b","code":%d,"path":%b,"method":"%b"}\n' % words)
+
+    def _quick(self, message: str, id: bytes, method: bytes) -> bytes:
+        """What a line of a request begins with; nothing where it must be made as all others."""
         plain = id.replace(b"-", b"").isalnum() and method.isalpha()
         if self._least != _LEVELS["info"] or not plain:
-            self.info(ANSWERED, id=id.decode("latin-1"), method=method.decode("latin-1"), code=code)
-            return
+            return b""
         millisecond = int(self._now() * 1000)
         if millisecond != self._millisecond:
             self._millisecond = millisecond
-            self._start = self._moment(millisecond / 1000)
-        if self._is_text:
-            line = b'%bid="%b" method="%b" code=%d \n'
-        else:
-            line = b'%b,"id":"%b","method":"%b","code":%d}\n'
-        self._write(line % (self._start, id, method, code))
+            self._starts.clear()
+        start = self._starts.get(message)
+        if start is None:
+            start = self._starts[message] = self._moment(message, millisecond / 1000)
+        return start
 
-    def _moment(self, now: float) -> bytes:
-        """What such lines of one moment begin with."""
+    def _moment(self, message: str, now: float) -> bytes:
         if self._is_text:
             moment = datetime.fromtimestamp(now)
-            start = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} INFO {ANSWERED} "
+            start = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} INFO {message} "
             return start.encode("ascii")
         moment = datetime.fromtimestamp(now, UTC)
-        source = '{"function":"AccessLines.write","file":"","line":0}'
+        source = f'{{"function":"{_SOURCES[message]}","file":"","line":0}}'
         return (
             f'{{"time":"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z","level":"INFO",'
-            f'"source":{source},"msg":"{ANSWERED}"'
+            f'"source":{source},"msg":"{message}"'
         ).encode("ascii")
 
     def line(
@@ -155,7 +199,7 @@ class Log:
         parts.append(_one_line(message) + " ")
         for name, value in fields.items():
             is_plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-            text = str(value) if is_plain else json.dumps(value, ensure_ascii=False)
+            text = str(value) if is_plain else _quoted(value)
             parts.append(f"{name}={text} ")
         line = "".join(parts) + "\n"
         if trace and self._stack:
@@ -184,6 +228,22 @@ def _shown(name: str, value: Any) -> Any:
     if name == "id":
         return str(value)  # a request's; the letters of some look like an account's number
     return redact(value if isinstance(value, str) else str(value))
+
+
+@lru_cache(maxsize=256)
+def _shown_path(path: str) -> tuple[bytes, bytes]:
+    """A path as a field in text and in JSON."""
+    shown = redact(path)
+    return (
+        _quoted(shown).encode("utf-8", "backslashreplace"),
+        json.dumps(shown).encode("ascii"),
+    )
+
+
+def _quoted(text: str) -> str:
+    """A string in quotes; what a terminal would act upon is escaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if quoted.isprintable() else json.dumps(text)
 
 
 def _one_line(text: str) -> str:
@@ -264,5 +324,5 @@ class Journal:
         self._log.warn("failed to upgrade", remote=host_port(peer), error=str(error))
 
     def asked(self, id: str, method: str, path: str) -> None:
-        """A request was sent to a client that takes JSON."""
-        self._log.info("sent message", id=id, method=method)
+        """A request was sent to a client as a message."""
+        self._log.sent(id.encode("latin-1", "replace"), method.encode("latin-1", "replace"))

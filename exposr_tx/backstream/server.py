@@ -23,14 +23,14 @@ from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.guard import Guard, GuardedTakeover
 from exposr_tx.ingress.http import Timeouts
 from exposr_tx.ingress.trust import Trust
-from exposr_tx.interfaces import ITakeover
+from exposr_tx.interfaces import ITakeover, IUpstream
 from exposr_tx.logs import LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
-from exposr_tx.transport.backstream import TUNNEL, Clients
+from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.websocket import BackstreamEndpoint
 
 __all__ = ["Options", "Rooms", "logging", "makeService", "service"]
@@ -57,6 +57,12 @@ class Rooms:
         journal = Journal(log)
         transport = BackstreamEndpoint(clients, reactor, MAX_STREAMS, journal, journal.asked)
         joining: ITakeover = transport
+
+        def on_sent(upstream: IUpstream, id: bytes, method: bytes) -> None:
+            # One that takes messages says so itself, once its turn has come.
+            if not isinstance(upstream, JsonUpstream):
+                log.sent(id, method)
+
         guard = None
         if policies is not None:
             transport.judge = ClientGuard(policies, TUNNEL).judge
@@ -65,7 +71,9 @@ class Rooms:
         self._ingress = BackstreamIngressFactory(
             reactor,
             Deadlines(reactor),
-            backstream=Backstream(clients, joining, None, options["code"]),
+            backstream=Backstream(
+                clients, joining, None, options["code"], on_sent if log.tells_all else None
+            ),
             guard=guard,
             routes=None,
             api=None,

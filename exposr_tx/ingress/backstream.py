@@ -8,6 +8,7 @@ asked about first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ from exposr_tx.ingress.guard import Guard, GuardedExchange
 from exposr_tx.ingress.http import HTTPIngressFactory
 from exposr_tx.ingress.local import LocalExchange
 from exposr_tx.ingress.tunnelled import TunnelExchange
-from exposr_tx.interfaces import IRoutes, ITakeover, VirtualHost
+from exposr_tx.interfaces import IRoutes, ITakeover, IUpstream, VirtualHost
 from exposr_tx.wire.backstream import CLIENT_FIELD
 from exposr_tx.wire.http1 import Request
 
 if TYPE_CHECKING:
+    from exposr_tx.ingress.targets import TargetConnection
     from exposr_tx.ingress.visitor import VisitorConnection
 
 __all__ = ["Backstream", "BackstreamIngressFactory"]
@@ -41,12 +43,14 @@ class Backstream:
     :ivar takeover: takes a client's connection over.
     :ivar host: lower-case, without a port; None claims every host.
     :ivar code: the status where no client is connected.
+    :ivar on_sent: told of each request that goes to a client: to which one, its id, its method.
     """
 
     routes: IRoutes
     takeover: ITakeover
     host: str | None = None
     code: int = 503
+    on_sent: Callable[[IUpstream, bytes, bytes], object] | None = None
 
 
 def _text_answer(
@@ -102,14 +106,20 @@ class _Answering(Exchange):
 class _Visit(TunnelExchange, _Answering):
     """A visitor's request."""
 
-    def __init__(self, code: int, *arguments: Any) -> None:
+    def __init__(self, backstream: Backstream, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._code = code
+        self._backstream = backstream
+
+    def _connected(self, connection: TargetConnection) -> None:
+        super()._connected(connection)
+        if self._backstream.on_sent is not None and self._upstream is not None:
+            self._backstream.on_sent(self._upstream, self._id, self.request.method)
 
     def refuse(self, error: ExposrError) -> None:
         if isinstance(error, TunnelNotConnected):
             # There a line end follows errors only.
-            self._answer(self._code, _NO_CLIENT + ("\n" if self._code >= 400 else ""))
+            code = self._backstream.code
+            self._answer(code, _NO_CLIENT + ("\n" if code >= 400 else ""))
         else:
             super().refuse(error)
 
@@ -181,7 +191,7 @@ class BackstreamIngressFactory(HTTPIngressFactory):
             return super().exchange(visitor, request, request_id)
         if _joins(request):
             return _Join(visitor, request, request_id, backstream.takeover)
-        visit = (backstream.code, visitor, request, request_id, backstream.routes, self._found)
+        visit = (backstream, visitor, request, request_id, backstream.routes, self._found)
         if self._guard is None:
             return _Visit(*visit)
         guarded = _GuardedVisit(*visit)

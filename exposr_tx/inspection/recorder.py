@@ -81,6 +81,14 @@ class Recorder:
     def __repr__(self) -> str:
         return f"<Recorder for {len(self._watchers)} watchers>"
 
+    def telling_also(self, watcher: Watcher) -> Recorder:
+        """A recorder with one more watcher; the exchanges of both are counted together."""
+        other = Recorder(
+            (*self._watchers, watcher), max_body=self.max_body, now=self.now, seconds=self.seconds
+        )
+        other._ids = self._ids
+        return other
+
     def recording(
         self, tunnel: str, target: str, visitor: str = "", replay_of: str = ""
     ) -> Recording:

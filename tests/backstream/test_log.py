@@ -94,6 +94,33 @@ class LogTests(SynchronousTestCase):
                 self.assertEqual(found[0], found[1])
                 self.assertEqual(found[2], found[3])
 
+    def test_each_request(self) -> None:
+        """So are the other lines of every request."""
+        paths = ("/", '/a "b" ü\n\x9b', "/?token=s3cret", "/" + "x" * 1000)
+        for text in (True, False):
+            for id, method in ((b"7fx1", b"GET"), (b'a"b', b"M-SEARCH")):
+                for path in paths:
+                    self.lines.clear()
+                    log = self.make(text=text)
+                    names = {"id": id.decode(), "method": method.decode()}
+                    log.sent(id, method)
+                    log.info("sent message", **names)
+                    log.answering(id, 200, path, method)
+                    log.info(
+                        "sending response",
+                        id=id.decode(),
+                        code=200,
+                        path=path,
+                        method=method.decode(),
+                    )
+                    if text:
+                        self.assertEqual(self.lines[::2], self.lines[1::2])
+                        self.assertNotIn("\x9b", self.lines[2].decode())
+                    else:
+                        found = [{**line, "source": ""} for line in self.json()]
+                        self.assertEqual(found[::2], found[1::2])
+                    self.assertNotIn(b"s3cret", b"".join(self.lines))
+
     def test_words(self) -> None:
         """The messages that scripts watch for."""
         log = self.make(text=False)

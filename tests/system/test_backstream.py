@@ -261,6 +261,22 @@ class OursTests(SynchronousTestCase):
         client.wait_for_line(r"INFO waiting for message $")
         self.assertEqual(client.stop(), 0)
 
+    def test_says_what_passes(self) -> None:
+        """The lines of each request are there with our server, too: one id in all of them."""
+        serve = Serve(self)
+        client = connect(self, serve.port, Target(self, site))
+        until_served(serve)
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get(b"/page?with=query").status, 200)
+            self.assertEqual(visitor.get(b"/a%20%22b%22").status, 200)
+        answered = r"sending response id=\"(\S+)\" code={} path={} method=\"GET\" $"
+        id = client.wait_for_line(answered.format(200, '"/page"'))[1]
+        client.wait_for_line(answered.format(200, r'"/a \\"b\\""'))
+        serve.wait_for_line(rf'sent message id="{id}" method="GET" $')
+        serve.wait_for_line(rf'sent HTTP response id="{id}" method="GET" code=200 $')
+        self.assertEqual(sum("sending response" in line for line in client.out), 2)
+        self.assertEqual(sum("sent message" in line for line in serve.out), 2)
+
     def test_connects_before_there_is_a_server(self) -> None:
         """A client that finds nobody goes on trying, and ends with 0 when asked to."""
         with socket.create_server(("127.0.0.1", 0)) as reserved:

@@ -1,0 +1,48 @@
+"""What ``backstream client`` says of each response where its server is one of ours.
+
+There streams carry HTTP as it is, and messages, of which it would speak otherwise,
+there are none. A watcher of recordings: it sees what passes and changes nothing.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from exposr_tx.backstream.log import Log
+from exposr_tx.inspection.exchanges import Exchange, Watcher
+
+__all__ = ["Answers"]
+
+
+class Answers(Watcher):
+    """Lines as scripts know them."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._said: set[str] = set()  # of those that run: whose response has begun
+
+    def __repr__(self) -> str:
+        return f"<Answers {len(self._said)} running>"
+
+    def changed(self, exchange: Exchange) -> None:
+        """See the base class."""
+        if exchange.id not in self._said:
+            self._said.add(exchange.id)
+            self._say(exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        """See the base class."""
+        if exchange.id in self._said:
+            self._said.remove(exchange.id)
+        elif exchange.response is not None:
+            self._say(exchange)
+
+    def _say(self, exchange: Exchange) -> None:
+        request, response = exchange.request, exchange.response
+        assert response is not None
+        self._log.answering(
+            request.field(b"x-request-id"),
+            response.status,
+            unquote(request.target.partition("?")[0]),
+            request.method.encode("latin-1"),
+        )
