@@ -6,12 +6,16 @@ there are none. A watcher of recordings: it sees what passes and changes nothing
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import unquote
 
 from exposr_tx.backstream.log import Log
 from exposr_tx.inspection.exchanges import Exchange, Watcher
 
 __all__ = ["Answers"]
+
+_ID: Final = re.compile(rb"\r\nx-request-id: ([^\r]*)\r\n", re.IGNORECASE)
 
 
 class Answers(Watcher):
@@ -38,11 +42,14 @@ class Answers(Watcher):
             self._say(exchange)
 
     def _say(self, exchange: Exchange) -> None:
-        request, response = exchange.request, exchange.response
-        assert response is not None
+        assert exchange.response is not None
+        raw = exchange.request.raw
+        method, target, _ = raw.split(b" ", 2)
+        path = target.partition(b"?")[0].decode("latin-1")
+        id = _ID.search(raw)
         self._log.answering(
-            request.field(b"x-request-id"),
-            response.status,
-            unquote(request.target.partition("?")[0]),
-            request.method.encode("latin-1"),
+            id[1] if id else b"",
+            exchange.response.status,
+            unquote(path) if "%" in path else path,
+            method,
         )

@@ -1,5 +1,7 @@
 """Requests rewritten by the client."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +14,19 @@ REQUEST = (
     b"POST /x?y HTTP/1.1\r\nHost: abcd.tun.test\r\nOrigin: https://abcd.tun.test\r\n"
     b"Referer: https://abcd.tun.test/p?q\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\n"
 )
+
+#: Requests as servers of ours send them: their ids come last.
+AGAIN = [
+    head + b"X-Request-Id: %d\r\n\r\n" + body
+    for head, body in (
+        (b"GET /a HTTP/1.1\r\nHost: abcd.tun.test\r\n", b""),
+        (b"GET /b HTTP/1.1\r\nHost: abcd.tun.test\r\nConnection: close\r\n", b""),
+        (b"\r\nGET /b HTTP/1.1\r\nHost: abcd.tun.test\r\n", b""),
+        (b"GET /c HTTP/1.1\r\nHost: abcd.tun.test\r\nExpect: 100-continue\r\n", b""),
+        (b"PUT /d HTTP/1.1\r\nHost: abcd.tun.test\r\nContent-Length: 3\r\n", b"abc"),
+        (b"PUT /d HTTP/1.1\r\nHost: a.b\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    )
+]
 
 
 def rewritten(data: bytes, rules: Rules) -> bytes:
@@ -81,6 +96,25 @@ class RequestRewriterTests(SynchronousTestCase):
             last = max(cut, last)
         self.assertEqual(out, rewritten(data, self.rules))
         self.assertEqual(out.count(b"Host: localhost:3000"), 3)
+
+    @given(st.lists(st.sampled_from(AGAIN), max_size=8), st.lists(st.integers(0, 2000), max_size=4))
+    def test_again(self, requests: list[bytes], cuts: list[int]) -> None:
+        """A request that comes again with another id comes out as from somebody new."""
+        for rules in (self.rules, Rules(b"http", b"t", replace=replacements("X-Request-Id: mine"))):
+            data = [request % number for number, request in enumerate(requests)]
+            expected = [rewritten(one, rules) for one in data]
+            rewriter = RequestRewriter(rules)
+            self.assertEqual([rewriter.receive(one) for one in data], expected)
+            whole = b"".join(data)
+            pieces = [whole[a:b] for a, b in pairwise([0, *sorted(cuts), len(whole)])]
+            rewriter = RequestRewriter(rules)
+            self.assertEqual(b"".join(map(rewriter.receive, pieces)), b"".join(expected))
+
+    def test_wrong_id(self) -> None:
+        """An id that is none is refused where the request before was the same, too."""
+        rewriter = RequestRewriter(self.rules)
+        rewriter.receive(AGAIN[0] % 1)
+        self.assertRaises(RemoteProtocolError, rewriter.receive, AGAIN[0].replace(b"%d", b"\0"))
 
     @given(st.binary(max_size=200))
     def test_any_bytes(self, data: bytes) -> None:

@@ -376,7 +376,7 @@ class StatusTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.assertIn(str(port), self.fails("s", "-a", f"127.0.0.1:{port}"))
-        self.assertIn("--log-output", self.fails("-o", "/nonexistent/x", "s"))
+        self.assertIn("--log-output", self.fails("-o", "/dev/null/x", "s"))
 
     def test_forbidden(self) -> None:
         """A server that answers 401 or 403 ends the client with 1."""
