@@ -96,6 +96,7 @@ class Session:
             wall_clock,
             # A native server pings: ours to it would double what an idle tunnel costs.
             regular=self._batch is None or not watches_server,
+            measures=self._batch is not None,
         )
         self._channels: Streams
         if isinstance(mux, NativeMux):

@@ -30,19 +30,33 @@ class DelayTests(SynchronousTestCase):
                 clock.advance(PING_INTERVAL / 1024)
                 liveness.heard()
 
-    def test_second_look(self) -> None:
-        """Who pings at the start only does so twice: the first answer may have come late."""
+    def look_twice(self, regular: bool) -> tuple[Liveness, Clock, list[bytes]]:
+        """The first answer comes late, the second one quickly."""
         clock, pings = Clock(), list[bytes]()
-        liveness = Liveness(clock, pings.append, self.fail, regular=False)
+        liveness = Liveness(clock, pings.append, self.fail, regular=regular, measures=True)
         liveness.start()
         for wait, took in ((0.0, 0.04), (SECOND_LOOK, 0.0002)):
             clock.advance(wait)
             ping = pings.pop()
             clock.advance(took)
             liveness.pong(ping)
+        return liveness, clock, pings
+
+    def test_second_look(self) -> None:
+        """Who pings at the start only does so twice: the first answer may have come late."""
+        liveness, clock, pings = self.look_twice(regular=False)
         self.assertAlmostEqual(liveness.delay, 0.0002)
         clock.advance(10 * PING_INTERVAL)
         self.assertEqual((pings, clock.getDelayedCalls()), ([], []))
+
+    def test_regular_second_look(self) -> None:
+        """Who pings again and again knows the delay as soon, and goes on."""
+        liveness, clock, pings = self.look_twice(regular=True)
+        self.assertAlmostEqual(liveness.delay, 0.0002)
+        clock.advance(PING_INTERVAL)
+        self.assertEqual(len(pings), 1)
+        liveness.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class EndTests(SynchronousTestCase):
