@@ -32,8 +32,6 @@ __all__ = ["Link", "Upstream", "WebsocketUpstream"]
 #: Seconds for the streams of a connection that turns out to be one too many: what a server that
 #: stops gives by default.
 LEAVING: Final = 30.0
-#: Seconds between two looks at whether they have ended.
-LOOK: Final = 0.05
 
 
 class _Websocket(MessageConnection, Protocol):
@@ -277,20 +275,16 @@ class WebsocketUpstream:
             self._endpoint.journal.refused(self.tunnel_id, self.peer, reason.value)
             self.accepting = False
             self.session.end_idle(self.number)
-            self._leave(self._endpoint.clock.seconds() + LEAVING)
+            # What it was given, while the others were asked, ends first.
+            drained = self.session.drained(self.number)
+            drained.addTimeout(LEAVING, self._endpoint.clock).addBoth(lambda _: self._leave())
         elif reason.check(Draining):
             self.close(1001, SHUTTING_DOWN)
         else:
             self._broken(reason)
 
-    def _leave(self, latest: float) -> None:
-        """End once what it was given, while the others were asked, has ended."""
-        clock = self._endpoint.clock
-        if self._lost is not None:
-            return
-        if self.streams and clock.seconds() < latest:
-            clock.callLater(LOOK, self._leave, latest)
-        else:
+    def _leave(self) -> None:
+        if self.session.is_open:
             self.close(1008, "unable to establish tunnel")
 
     def _broken(self, reason: Failure) -> None:
