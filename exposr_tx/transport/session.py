@@ -156,6 +156,11 @@ class Session:
         return self._started and not self._over
 
     @property
+    def used_up(self) -> bool:
+        """Whether there can never be another stream: the numbers have run out."""
+        return self._mux.used_up
+
+    @property
     def streams_opened(self) -> int:
         """Streams ever opened."""
         return self._channels.streams_opened

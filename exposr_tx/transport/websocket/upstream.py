@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "Upstream", "WebsocketUpstream"]
 
-#: Seconds for the streams of a connection that turns out to be one too many: what a server that
-#: stops gives by default.
+#: Seconds for the streams of a connection that is one too many, or that can have no more of them:
+#: what a server that stops gives by default.
 LEAVING: Final = 30.0
+#: Why the latter ends.
+USED_UP: Final = "all stream numbers are used"
 
 
 class _Websocket(MessageConnection, Protocol):
@@ -172,11 +174,20 @@ class Link:
             upstream.accepting = False
         self.session.close(code, reason)
 
-    def go_away(self) -> None:
+    def go_away(self, reason: str = SHUTTING_DOWN) -> None:
         """Tell the client, once, that the server will end the connection, where it can be told."""
         if not self._told:
             self._told = True
-            self.session.go_away(SHUTTING_DOWN)
+            self.session.go_away(reason)
+
+    def retire(self) -> None:
+        """There can be no more streams: end with the last one, so that the client connects anew."""
+        for upstream in self.upstreams.values():
+            upstream.accepting = False
+            self.session.end_idle(upstream.number)
+        self.go_away(USED_UP)
+        drained = self.session.drained().addTimeout(LEAVING, self.endpoint.clock)
+        drained.addBoth(lambda _: self.close(1001, USED_UP))
 
     def drain(self) -> Deferred[None]:
         """End with the last stream, once none of the tunnels takes streams any more.
@@ -318,6 +329,9 @@ class WebsocketUpstream:
         if self._lost is not None or not self.session.is_open:
             self.accepting = False  # known a moment before ended()
             return fail(UpstreamGone("the client's connection is closed"))
+        if self.session.used_up:
+            self._link.retire()
+            return fail(UpstreamGone(USED_UP))
         endpoint = self._endpoint
         streams = 0
         for upstream in endpoint.upstreams_of(self.tunnel_id):
