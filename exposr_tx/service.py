@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
@@ -224,6 +224,7 @@ class ServerService(Service):
         self._pid_file = pid_file
         self._set_signal = set_signal
         self._building: Building | None = None
+        self._opening: Deferred[None] = succeed(None)
         self._failed = False
         self._stopping = False
 
@@ -285,7 +286,7 @@ class ServerService(Service):
         # with the signal's status (143) instead of 0.
         self._set_signal(signal.SIGTERM, self._terminate)
         self._set_signal(signal.SIGINT, self._terminate)
-        Deferred.fromCoroutine(self._open_building()).addErrback(self._fail)
+        self._opening = Deferred.fromCoroutine(self._open_building()).addErrback(self._fail)
 
     async def _open_building(self) -> None:
         assert self._building is not None
@@ -341,7 +342,7 @@ class ServerService(Service):
         return Deferred.fromCoroutine(self._end())
 
     async def _end(self) -> None:
-        self._stopping = True
+        self._stop_opening()
         await close_all(self._doors)
         if self._building is not None:
             self._building.draining.cut()
@@ -371,8 +372,12 @@ class ServerService(Service):
             with suppress(Exception):
                 self._reactor.stop()
             return
-        self._stopping = True
+        self._stop_opening()
         Deferred.fromCoroutine(self._drain())
+
+    def _stop_opening(self) -> None:
+        self._stopping = True
+        self._opening.cancel()
 
     def _hang_up(self, _number: int, _frame: Any) -> None:
         self._reactor.callFromThread(self._read_anew)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from io import StringIO
 from typing import Any
 
 from twisted.application.service import Application
@@ -458,3 +460,26 @@ class ServiceTests(SynchronousTestCase):
         self.reactor.run()
         self.assertEqual(set(self.handlers), {signal.SIGHUP, signal.SIGTERM, signal.SIGINT})
         self.successResultOf(self.service.stopService())
+
+    def test_stopped_before_it_is_open(self) -> None:
+        """A server that is told to stop while it starts gives that up, and ends as any other."""
+        opening: Deferred[None] = Deferred()
+
+        async def wait() -> None:
+            await opening
+            self.rooms.told.append("ready")
+
+        self.patch(self.rooms, "open", wait)
+        errors = StringIO()
+        self.patch(sys, "__stderr__", errors)
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.reactor.run()
+        reactor: Any = self.reactor
+        reactor.running, reactor.callFromThread = True, lambda call: call()
+        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertTrue(opening.called)
+        self.successResultOf(self.service.stopService())
+        opening.callback(None)
+        self.assertEqual(self.rooms.told, ["close"])
+        self.assertEqual(errors.getvalue(), "")

@@ -131,7 +131,7 @@ class Exchange:
         _log.failure("A request could not be routed", failure, request_id=self._id.decode())
         self.refuse(ExposrError())
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Set the time limit for what comes next."""
         if self._response is not None and self.complete:
             self._visitor.deadline = NEVER

@@ -115,7 +115,7 @@ class LocalExchange(Exchange):
         connection.begin(self, request.method)
         head = self._visitor.head(request, None, self._id)
         connection.transport.writeSequence([head, *self._held])
-        self._wait()
+        self.wait()
 
     def _log_path(self) -> bytes:
         return self._factory.api_path(self.request.path)

@@ -202,7 +202,7 @@ class TunnelExchange(Exchange):
         if self._response_done:
             self._finish()
         else:
-            self._wait()
+            self.wait()
 
     # -- after a 101 --------------------------------------------------------------------
 

@@ -6,9 +6,6 @@ what a request is about is its :class:`~exposr_tx.ingress.exchange.Exchange`.
 
 from __future__ import annotations
 
-import fcntl
-import struct
-import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -24,6 +21,7 @@ from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
+from exposr_tx.ingress.stall import Stall
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin, Question, VirtualHost
 from exposr_tx.rounds import Accepted
@@ -38,7 +36,7 @@ __all__ = ["VisitorConnection"]
 MAX_PIPELINED: Final = 65536
 #: Bytes of a refused request that are read and dropped, so that the answer is not lost to a reset.
 MAX_LINGER: Final = 1 << 20
-#: Seconds for that, and for the answer to be read.
+#: Seconds for that, and for the answer to be read: longer only as long as the visitor takes it.
 LINGER: Final = 2.0
 #: Seconds an idle connection has for one more request while the server drains.
 DRAIN_IDLE: Final = 1.0
@@ -71,7 +69,7 @@ class VisitorConnection(Protocol):
         self._holding = False
         self._closing = False
         self._lingered = 0
-        self._stalled: tuple[int, float] | None = None
+        self._stalled: Stall | None = None
         self._peer = ""
         self._visitor: Visitor | None = None
         self._about: tuple[bytes, bytes] | None = None
@@ -309,7 +307,7 @@ class VisitorConnection(Protocol):
         self.transport.unregisterProducer()
         self._resume()
         if not abort:
-            self._await(LINGER)
+            self._watch(LINGER)
             self.transport.loseConnection()
         elif isinstance(self.transport, TLSMemoryBIOProtocol):
             # An abort would lose what was written in this turn: Twisted encrypts it in the next.
@@ -355,12 +353,10 @@ class VisitorConnection(Protocol):
         self.transport.unregisterProducer()
         self._resume()
         if unread and not ISSLTransport.providedBy(self.transport):
-            self._await(LINGER)
+            self._watch(LINGER)
             self.transport.loseWriteConnection()
         elif not close_directly(self.transport):
-            if self._stalled is None:
-                self._stalled = (self._queued(), NEVER)
-            self._await(self.factory.timeouts.stall)
+            self._watch(self.factory.timeouts.stall)
             self.transport.loseConnection()
 
     def _linger(self, size: int) -> None:
@@ -368,13 +364,18 @@ class VisitorConnection(Protocol):
         if self._lingered > MAX_LINGER:
             # A reset would take the answer away from who has not read it yet.
             self.transport.pauseProducing()
-            self._stalled = None
-            self.deadline = min(self.deadline, self.factory.deadlines.now + LINGER)
+            if self._stalled is None or self._stalled.seconds > LINGER:
+                self._watch(LINGER)
 
     # -- time limits --------------------------------------------------------------------
 
     def _await(self, seconds: float) -> None:
         self.deadline = self.factory.deadlines.now + seconds
+
+    def _watch(self, seconds: float) -> None:
+        """Whoever takes nothing of what was written for so long is given up."""
+        self._await(seconds)
+        self._stalled = Stall(self.transport, self.deadline, seconds)
 
     def timed_out(self) -> None:
         """What was waited for has not come; called by Deadlines."""
@@ -393,10 +394,12 @@ class VisitorConnection(Protocol):
     def _check_stall(self) -> None:
         """Give up on a visitor that reads nothing: not one byte has left since the last look."""
         assert self._stalled is not None
-        queued = self._queued()
-        if queued != self._stalled[0]:
-            self._stalled = (queued, self._stalled[1])
-            self._await(self.factory.timeouts.stall)
+        stall = self._stalled
+        if self.factory.deadlines.now < stall.until:
+            self.deadline = stall.until  # what else was waited for comes after what was written
+            return
+        if stall.is_over(ending=self._closing):
+            self._watch(stall.seconds)
             return
         exchange = self._exchange
         if exchange is not None:
@@ -404,29 +407,26 @@ class VisitorConnection(Protocol):
         else:
             self.transport.abortConnection()
 
-    def _queued(self) -> int:
-        """Bytes in the socket's send queue that the visitor has not acknowledged."""
-        try:
-            fd = self.transport.getHandle().fileno()
-            return cast(int, struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-        except (AttributeError, OSError):
-            return 0
-
     # -- back pressure ------------------------------------------------------------------
 
     def pauseProducing(self) -> None:
         if self._stalled is None:
-            self._stalled = (self._queued(), self.deadline)
-            self._await(self.factory.timeouts.stall)
+            self._watch(self.factory.timeouts.stall)
         if self._exchange is not None:
             self._exchange.visitor_full()
 
     def resumeProducing(self) -> None:
+        exchange = self._exchange
         if self._stalled is not None:
-            self.deadline = self._stalled[1]
             self._stalled = None
-        if self._exchange is not None:
-            self._exchange.visitor_drained()
+            # The times of all phases begin anew: which one it was may be over by now.
+            if exchange is not None:
+                exchange.wait()
+            else:
+                timeouts = self.factory.timeouts
+                self._await(timeouts.head if self._waits_for_head else timeouts.idle)
+        if exchange is not None:
+            exchange.visitor_drained()
 
     def stopProducing(self) -> None:
         """The connection is lost; connectionLost follows."""

@@ -120,6 +120,8 @@ class Recording:
     """What passes by one connection to a target: exchanges, one after another.
 
     None of its methods raises.
+
+    :ivar replayed: of a replay, its exchange once it has begun.
     """
 
     __slots__ = (
@@ -136,6 +138,7 @@ class Recording:
         "_sending",
         "_waiting",
         "replay_of",
+        "replayed",
         "target",
         "tunnel",
         "visitor",
@@ -148,6 +151,7 @@ class Recording:
         self.target = target
         self.visitor = visitor
         self.replay_of = replay_of
+        self.replayed: Exchange | None = None
         self._recorder = recorder
         self._connecting: float | None = recorder.seconds()
         self._connected: float | None = None
@@ -164,11 +168,6 @@ class Recording:
     def __repr__(self) -> str:
         state = "over" if self._over else "websocket" if self._incoming else "open"
         return f"<Recording {self.target} {state} {len(self._waiting)} running>"
-
-    @property
-    def newest(self) -> Exchange | None:
-        """The last exchange that has begun and not ended."""
-        return self._waiting[-1] if self._waiting else None
 
     # What passes
 
@@ -315,6 +314,8 @@ class Recording:
             self._tell_connecting(exchange)
         self._sending = exchange
         self._waiting.append(exchange)
+        if self.replay_of:
+            self.replayed = exchange
         if head and len(self._waiting) == 1:
             self._responses.expect(head[: head.index(b" ")])
         self._recorder.tell(self._recorder.began, exchange)

@@ -123,6 +123,6 @@ class Replayer:
             why = str(error) or type(error).__name__
             recording.ended(f"the target cannot be connected: {why}")
             raise TargetFailed(f"the target cannot be connected: {why}") from None
-        made = recording.newest
+        made = recording.replayed
         assert made is not None  # the request has been sent
         return made

@@ -290,8 +290,8 @@ class Workers:
 
     def give(self, worker: _Worker) -> None:
         """Ask an idle process what has been gathered."""
-        share, self._gathered = self._gathered[:SHARE], self._gathered[SHARE:]
-        share = [question for question in share if question[0] in self._asked]  # not late yet
+        wanted = [question for question in self._gathered if question[0] in self._asked]  # in time
+        share, self._gathered = wanted[:SHARE], wanted[SHARE:]
         if share:
             worker.since = self._reactor.seconds()
             worker.asked.update(number for number, _, _ in share)

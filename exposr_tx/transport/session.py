@@ -108,7 +108,7 @@ class Session:
                 clock,
                 factory,
                 max_streams,
-                self._check_idle,
+                self._check_drained,
                 self._peer_goes,
             )
         else:
@@ -119,7 +119,7 @@ class Session:
                 factory,
                 max_streams,
                 self._liveness.barrier,
-                self._check_idle,
+                self._check_drained,
             )
         self._turns = self._channels.turns
         # By the class and not by each session: that was 1.2 KB of every idle tunnel.
@@ -128,7 +128,7 @@ class Session:
         self._unread_replies = 0
         self._started = False
         self._over = False
-        self._idle: list[Deferred[None]] = []
+        self._draining: list[tuple[int | None, Deferred[None]]] = []
         # What the connection tells of the peer's life goes straight to who judges it.
         self.heard = self._liveness.heard
         self.ping_received = self._liveness.sign
@@ -155,6 +155,11 @@ class Session:
     @property
     def is_open(self) -> bool:
         return self._started and not self._over
+
+    @property
+    def used_up(self) -> bool:
+        """Whether there can never be another stream: the numbers have run out."""
+        return self._mux.used_up
 
     @property
     def streams_opened(self) -> int:
@@ -197,13 +202,16 @@ class Session:
             return fail(UpstreamGone("the client's connection is closed"))
         return self._channels.open(factory, origin, attachment)
 
-    def drained(self) -> Deferred[None]:
-        """Fires when no stream is open or being opened, at once if there is none."""
-        if not len(self):
+    def drained(self, attachment: int | None = None) -> Deferred[None]:
+        """Fires when no stream is open or being opened, at once if there is none.
+
+        :param attachment: which of the connection's tunnels is meant, where not all are.
+        """
+        if not self._running(attachment):
             return succeed(None)
-        idle: Deferred[None] = Deferred()
-        self._idle.append(idle)
-        return idle
+        drained: Deferred[None] = Deferred()
+        self._draining.append((attachment, drained))
+        return drained
 
     def end_idle(self, attachment: int) -> None:
         """End the streams of one of the connection's tunnels that are only kept for further use."""
@@ -247,15 +255,19 @@ class Session:
             self._batch.drop()
         self._channels.end(reason)
         self._liveness.stop()
-        self._check_idle()
+        self._check_drained()
         if self._on_end is not None:
             self._on_end(reason)
 
-    def _check_idle(self) -> None:
-        if self._idle and not len(self):
-            idle, self._idle = self._idle, []
-            for waiting in idle:
-                waiting.callback(None)
+    def _running(self, attachment: int | None) -> int:
+        return len(self) if attachment is None else self.streams_of(attachment)
+
+    def _check_drained(self) -> None:
+        if self._draining:
+            over = [waiting for waiting in self._draining if not self._running(waiting[0])]
+            self._draining = [waiting for waiting in self._draining if waiting not in over]
+            for _, drained in over:
+                drained.callback(None)
 
     # What the connection tells ---------------------------------------------
 

@@ -20,6 +20,7 @@ from exposr_tx.errors import (
     TooManyFailures,
     UpstreamGone,
 )
+from exposr_tx.ingress import stall
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.wire.http1 import Limits
 from tests.ingress.visiting import Targets, Visit, Wire
@@ -381,6 +382,25 @@ class RefusalTests(SynchronousTestCase):
             self.visit.pass_time(3)
             self.assertTrue(self.wire.reset)
 
+    def test_answered_early(self) -> None:
+        """A response that comes before the request's end is there for its visitor for as long as
+        he takes it, however slowly."""
+        left = 900
+        self.patch(stall, "_unacknowledged", lambda _: left)
+        for reads_all in (True, False):
+            self.wire = self.visit.visitor()
+            self.wire.protocol.dataReceived(POST[:-1])
+            answer = OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+            self.visit.target.protocol.dataReceived(answer)
+            self.assertTrue(self.wire.half_closed)
+            for _ in range(8):
+                left -= 50
+                self.visit.pass_time(2)
+            self.assertFalse(self.wire.reset)
+            left = 0 if reads_all else left
+            self.visit.pass_time(3)
+            self.assertTrue(self.wire.reset)
+
     def test_target_closes_before_it_answers(self) -> None:
         """A target that hangs up is a 502; half a head, too."""
         for part in (b"", OK[:20]):
@@ -589,6 +609,26 @@ class TimeTests(SynchronousTestCase):
         self.visit.pass_time(302)
         self.assertTrue(self.wire.reset)
         self.assertTrue(self.visit.target.reset)
+
+    def test_idle_after_a_slow_visitor(self) -> None:
+        """Who was slow to take the end of a response is idle once he has it, like anybody; and has
+        his next request answered in time, or refused."""
+        for ending, answer in ((b"", b""), (GET, b"HTTP/1.1 504 ")):
+            self.visit = Visit()
+            self.wire = self.visit.visitor()
+            self.wire.protocol.dataReceived(GET)
+            self.visit.target.protocol.dataReceived(OK[:-1])
+            self.wire.protocol.pauseProducing()
+            self.visit.target.protocol.dataReceived(OK[-1:])
+            self.wire.protocol.dataReceived(ending)
+            self.wire.protocol.resumeProducing()
+            self.wire.clear()
+            self.visit.pass_time(60)
+            self.assertFalse(self.wire.disconnected)
+            self.visit.pass_time(302)
+            self.assertTrue(self.wire.taken().startswith(answer))
+            self.visit.pass_time(76)
+            self.assertTrue(self.wire.disconnected)
 
 
 class PressureTests(SynchronousTestCase):

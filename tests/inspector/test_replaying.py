@@ -49,8 +49,7 @@ class ReplayerTests(SynchronousTestCase):
         recording = self.recorder.recording("my-tunnel", "http://localhost:3000/")
         recording.connected()
         recording.sent(data)
-        assert recording.newest is not None
-        return recording.newest
+        return list(self.ring)[-1]
 
     def replay(self, edit: Edit | None = None) -> Deferred[Exchange]:
         return Deferred.fromCoroutine(self.replayer.replay(self.original, edit))
@@ -90,6 +89,14 @@ class ReplayerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertTrue(self.transport.disconnected)
         self.assertIn("within 300 s", made.error)
+
+    def test_what_does_not_parse(self) -> None:
+        """What was made of a request may be nonsense: it is sent, and the exchange tells so."""
+        edit = Edit(fields=((b"Host", b"a"), (b"Host", b"b")))
+        made = self.successResultOf(self.replay(edit))
+        self.assertIn(b"Host: b\r\n", self.transport.value())
+        self.assertIs(made.state, State.FAILED)
+        self.assertIn("exactly one Host", made.error)
 
     def test_unreachable(self) -> None:
         """A target that cannot be connected is an error, and shown among the exchanges."""

@@ -349,8 +349,8 @@ class ReplayTests(SynchronousTestCase):
         recording = self.visits.recorder.recording("t", "http://x/", replay_of=exchange.id)
         recording.sent(sent)
         self.recording = recording
-        assert recording.newest is not None
-        return recording.newest
+        assert recording.replayed is not None
+        return recording.replayed
 
     def test_replay(self) -> None:
         """A replay is answered as soon as it runs, with the new exchange."""

@@ -322,6 +322,22 @@ class WorkersTests(SynchronousTestCase):
         self.answer(0, (4, "allowed"))
         self.assertEqual(self.successResultOf(after).outcome, "allowed")
 
+    def test_behind_what_is_late(self) -> None:
+        """What is late does not take the place of what is not in the next message."""
+        for name in "ab":
+            self.ask(name)
+            self.reactor.advance(PATIENCE)
+        for _ in range(SHARE):
+            self.ask("late")
+        self.reactor.advance(BUDGET / 2)
+        asked = self.ask("c")
+        self.reactor.advance(BUDGET / 2)
+        self.assertEqual((self.asked(0), self.asked(1)), ([["a"]], [["b"]]))
+        self.answer(0, (1, "allowed"))
+        self.assertEqual(self.asked(0), [["c"]])
+        self.answer(0, (SHARE + 3, "allowed"))
+        self.assertEqual(self.successResultOf(asked).outcome, "allowed")
+
     def test_each_has_its_time(self) -> None:
         """A question that comes later has its whole time."""
         first = self.ask("a")

@@ -370,6 +370,27 @@ class AttachmentTests(SynchronousTestCase):
         self.assertEqual((kept.reasons, other.reasons), ([ConnectionDone], []))
         self.assert_flows(running, target)
 
+    def test_numbers_run_out(self) -> None:
+        """A connection that has given all its numbers to streams ends with the last of them, and
+        the client, which is told at once, connects anew."""
+        attachment = self.attached()
+        mux: Any = self.admission.plugged["two"].session._mux
+        mux._next = 2**32 - 3
+        running = self.open("two")
+        self.visitors.protocol = Kept
+        self.open("one")
+        upstream = self.admission.plugged["one"]
+        self.failureResultOf(upstream.connect(Recorders(), ORIGIN), UpstreamGone)
+        self.pump()
+        self.successResultOf(attachment.leaving)
+        self.assertFalse(upstream.accepting)
+        self.assert_flows(*running)
+        self.assertNoResult(attachment.lost)
+        running[0].stream.loseConnection()
+        self.pump()
+        lost = Lost(1001, "all stream numbers are used", True)
+        self.assertEqual(self.successResultOf(attachment.lost), lost)
+
     def test_drained_one_by_one(self) -> None:
         """The connection stays as long as one of its tunnels takes streams."""
         self.attached()

@@ -397,7 +397,6 @@ class Server(SynchronousTestCase):
         protocol.dataReceived(self.client.send(BytesMessage(message(DATA, 1, 1, b"whole"))))
         protocol.dataReceived(self.client.send(BytesMessage(message(CLOSE, 1, 1))))
         self.assertEqual(visitor.received, b"whole")
-        self.clock.advance(1)
         goodbye = self.events(wire)[-1]
         self.assertEqual((goodbye.code, goodbye.reason), (1008, "unable to establish tunnel"))
 

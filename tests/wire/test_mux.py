@@ -108,6 +108,15 @@ class Numbers(SynchronousTestCase):
         server.receive(message(ACK, 1, 1))
         self.assertEqual(server.open()[0], 3)
 
+    def test_used_up(self) -> None:
+        """The highest number is the last."""
+        server = opener(0)
+        server._last = 2**32 - 2
+        self.assertEqual((server.used_up, server.open()[0]), (False, 2**32 - 1))
+        self.assertTrue(server.used_up)
+        with self.assertRaises(LocalProtocolError):
+            server.open()
+
     def test_lost_step(self) -> None:
         """An ACK under another number means that the websocket must go."""
         server = MuxV2(opener=True)

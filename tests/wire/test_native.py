@@ -479,7 +479,9 @@ class StreamTests(SynchronousTestCase):
         """When numbers run out no more streams are opened."""
         mux = server(0)
         mux._next = 2**32 - 1
+        self.assertFalse(mux.used_up)
         number, data = mux.open(HTTP)
+        self.assertTrue(mux.used_up)
         self.assertEqual(list(client().receive(data)), [Opened(number, HTTP)])
         with self.assertRaises(LocalProtocolError):
             mux.open(HTTP)

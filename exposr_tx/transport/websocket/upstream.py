@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "Upstream", "WebsocketUpstream"]
 
-#: Seconds for the streams of a connection that turns out to be one too many: what a server that
-#: stops gives by default.
+#: Seconds for the streams of a connection that is one too many, or that can have no more of them:
+#: what a server that stops gives by default.
 LEAVING: Final = 30.0
-#: Seconds between two looks at whether they have ended.
-LOOK: Final = 0.05
+#: Why the latter ends.
+USED_UP: Final = "all stream numbers are used"
 
 
 class _Websocket(MessageConnection, Protocol):
@@ -174,11 +174,20 @@ class Link:
             upstream.accepting = False
         self.session.close(code, reason)
 
-    def go_away(self) -> None:
+    def go_away(self, reason: str = SHUTTING_DOWN) -> None:
         """Tell the client, once, that the server will end the connection, where it can be told."""
         if not self._told:
             self._told = True
-            self.session.go_away(SHUTTING_DOWN)
+            self.session.go_away(reason)
+
+    def retire(self) -> None:
+        """There can be no more streams: end with the last one, so that the client connects anew."""
+        for upstream in self.upstreams.values():
+            upstream.accepting = False
+            self.session.end_idle(upstream.number)
+        self.go_away(USED_UP)
+        drained = self.session.drained().addTimeout(LEAVING, self.endpoint.clock)
+        drained.addBoth(lambda _: self.close(1001, USED_UP))
 
     def drain(self) -> Deferred[None]:
         """End with the last stream, once none of the tunnels takes streams any more.
@@ -277,20 +286,16 @@ class WebsocketUpstream:
             self._endpoint.journal.refused(self.tunnel_id, self.peer, reason.value)
             self.accepting = False
             self.session.end_idle(self.number)
-            self._leave(self._endpoint.clock.seconds() + LEAVING)
+            # What it was given, while the others were asked, ends first.
+            drained = self.session.drained(self.number)
+            drained.addTimeout(LEAVING, self._endpoint.clock).addBoth(lambda _: self._leave())
         elif reason.check(Draining):
             self.close(1001, SHUTTING_DOWN)
         else:
             self._broken(reason)
 
-    def _leave(self, latest: float) -> None:
-        """End once what it was given, while the others were asked, has ended."""
-        clock = self._endpoint.clock
-        if self._lost is not None:
-            return
-        if self.streams and clock.seconds() < latest:
-            clock.callLater(LOOK, self._leave, latest)
-        else:
+    def _leave(self) -> None:
+        if self.session.is_open:
             self.close(1008, "unable to establish tunnel")
 
     def _broken(self, reason: Failure) -> None:
@@ -324,6 +329,9 @@ class WebsocketUpstream:
         if self._lost is not None or not self.session.is_open:
             self.accepting = False  # known a moment before ended()
             return fail(UpstreamGone("the client's connection is closed"))
+        if self.session.used_up:
+            self._link.retire()
+            return fail(UpstreamGone(USED_UP))
         endpoint = self._endpoint
         streams = 0
         for upstream in endpoint.upstreams_of(self.tunnel_id):

@@ -98,6 +98,10 @@ class Dialect(Protocol):
     where the channel's state does not allow it, and do no I/O.
     """
 
+    @property
+    def used_up(self) -> bool:
+        """Whether there is no number left for another channel."""
+
     def receive(self, message: bytes) -> Sequence[Event]: ...
 
     def message_begin(self) -> None: ...

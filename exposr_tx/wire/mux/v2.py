@@ -303,11 +303,16 @@ class MuxV2:
 
     # Output ----------------------------------------------------------------
 
+    @property
+    def used_up(self) -> bool:
+        """Whether there is no number left for another channel."""
+        return self._last >= _LAST_NUMBER
+
     def open(self) -> tuple[int, bytes]:
         """A new channel's number, and its OPEN."""
         if not self._opener or len(self._channels) >= self._max_channels:
             raise LocalProtocolError(f"{self!r} may not open a channel")
-        if self._last >= _LAST_NUMBER:
+        if self.used_up:
             raise LocalProtocolError("all channel numbers of this websocket are used up")
         self._last += 1
         self._channels[self._last] = _IS_OPENING

@@ -193,6 +193,11 @@ class NativeMux(Intake):
 
     # Output: streams -------------------------------------------------------
 
+    @property
+    def used_up(self) -> bool:
+        """Whether there is no number left for another stream ("Streams")."""
+        return self._next > _LAST_NUMBER
+
     def open(self, metadata: Metadata) -> tuple[int, bytes]:
         """A new stream's number, and its OPEN; it may be written to at once.
 
@@ -200,7 +205,7 @@ class NativeMux(Intake):
         """
         if not self._opens or self._left or len(self._flows) >= self._max_streams:
             raise LocalProtocolError(f"{self!r} may not open a stream")
-        if self._next > _LAST_NUMBER:
+        if self.used_up:
             raise LocalProtocolError("all stream numbers of this websocket are used up")
         if not self.attachments.accepts(metadata.attachment):
             raise LocalProtocolError(f"attachment {metadata.attachment} is not there")
