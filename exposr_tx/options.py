@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ __all__ = [
     "count",
     "endpoint",
     "network",
+    "period",
     "port",
     "port_range",
     "positive",
@@ -98,6 +99,18 @@ def seconds(text: str) -> float:
     return value
 
 
+def period(text: str) -> float:
+    """A time in seconds, more than 0; parts of seconds are fine."""
+    remedy = "must be a number of seconds, more than 0"
+    try:
+        value = seconds(text)
+    except ValueError:
+        raise ValueError(remedy) from None
+    if not value:
+        raise ValueError(remedy)
+    return value
+
+
 def port(text: str) -> int:
     """A TCP port; 0 lets the system choose."""
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
@@ -153,12 +166,16 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
-def choice(*words: str) -> Callable[[str], str]:
-    """One of some words."""
+def choice(*words: str, known: Collection[str] = ()) -> Callable[[str], str]:
+    """One of some words.
+
+    :param known: others that pass, for whoever can say better why they are refused.
+    """
+    remedy = f"must be {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}"
 
     def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}")
+        if text not in words and text not in known:
+            raise ValueError(remedy)
         return text
 
     return parse
@@ -211,6 +228,7 @@ class EnvironOptions(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self._environ = environ
         self.given: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self.warnings: list[str] = []
         self._takes_value = {name.rstrip("="): name.endswith("=") for name in self.longOpt}
         self._coerce: dict[str, Callable[[str], Any]] = {
@@ -251,6 +269,8 @@ class EnvironOptions(usage.Options):
         line = []
         for name in sorted(found, key=lambda name: name in _LAST):
             texts = [",".join(found[name])] if name in self.lists else found[name]
+            if self._may_be_told(name):
+                self._texts[name] = texts[0]
             for text in texts:
                 self._check(name, text)
                 if self._takes_value[name]:
@@ -261,15 +281,25 @@ class EnvironOptions(usage.Options):
             self._warn_of_unknown_variables()
         super().parseOptions([*line, "--", *rest])  # type: ignore[no-untyped-call]
 
+    def _may_be_told(self, name: str) -> bool:
+        """Whether errors may repeat an option's value. Methods tell what they like themselves."""
+        called = hasattr(self, "opt_" + name.replace("-", "_"))
+        return self._takes_value[name] and not called and name not in self.secret
+
     def _adds_up(self, name: str) -> bool:
         return name in self.lists or hasattr(self, "opt_" + name.replace("-", "_"))
 
     def error(self, name: str, text: str) -> usage.UsageError:
-        """An error about an option, named as the user gave it.
+        """An error about an option, named with its value as the user gave them.
 
-        >>> raise self.error("api-url", "must be set")
+        >>> raise self.error("api-url", "must have no path")
         """
-        return usage.UsageError(f"{self.given.get(name, '--' + name)}: {text}")
+        value = f" {self._texts[name]!r}" if name in self._texts else ""
+        return usage.UsageError(f"{self.source(name)}{value}: {text}")
+
+    def source(self, name: str) -> str:
+        """What an option was set by, such as ``--api-port`` or ``EXPOSR_API_PORT``."""
+        return self.given.get(name, f"--{name}")
 
     def _check(self, name: str, text: str) -> None:
         check = self._coerce.get(name) if self._takes_value[name] else boolean

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from exposr_tx.options import EnvironOptions, comma_list, seconds, url
+from exposr_tx.options import EnvironOptions, comma_list, period, seconds, url
 
 __all__ = ["FLAGS", "LISTS", "check", "parameters"]
 
@@ -62,7 +62,7 @@ def parameters(short: str | None) -> list[list[Any]]:
             "Ask the Open Policy Agent with its documents there, like http://127.0.0.1:8181/v1/data.",
             _agent_url,
         ],
-        ["policy-timeout", None, 0.05, "Seconds there are to decide; then it denies.", seconds],
+        ["policy-timeout", None, 0.05, "Seconds there are to decide; then it denies.", period],
         [
             "policy-cache",
             None,
@@ -87,5 +87,3 @@ def check(options: EnvironOptions) -> None:
     for name in _REMOTE:
         if options[name] and not options["policy-url"]:
             raise options.error(name, "needs --policy-url")
-    if not options["policy-timeout"]:
-        raise options.error("policy-timeout", "must be more than 0")

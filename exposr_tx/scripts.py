@@ -97,10 +97,10 @@ def _choose_reactor(options: ExposrOptions) -> None:
         installReactor(name)
     except NoSuchReactor:
         names = ", ".join(sorted(kind.shortName for kind in getReactorTypes()))
-        raise options.error("reactor", f"{name!r} is none of {names}") from None
+        raise options.error("reactor", f"must be one of {names}") from None
     except ImportError as problem:
         raise options.error(
-            "reactor", f"{name!r} does not work here ({problem}); leave it out, or take asyncio"
+            "reactor", f"does not work here ({problem}); leave it out, or take asyncio"
         ) from None
 
 
@@ -120,14 +120,18 @@ def _create_account(command: Command, out: TextIO, err: TextIO) -> int:
     from twisted.python.failure import Failure
 
     from exposr_tx.accounts import Accounts, human_form
-    from exposr_tx.errors import ExposrError
+    from exposr_tx.errors import BadInput, ExposrError
     from exposr_tx.storage import open_storage
 
     reactor: Any = running
     status = FAILED
+    try:
+        storage = open_storage(url, reactor, command.source("storage-url"))
+    except BadInput as error:
+        err.write(f"exposr: {error}\n")
+        return USAGE
 
     async def create() -> str:
-        storage = open_storage(url, reactor)
         try:
             account = await Accounts(storage, time.time).create()
         finally:

@@ -24,8 +24,10 @@ from exposr_tx.options import (
     count,
     endpoint,
     network,
+    period,
     port,
     port_range,
+    positive,
     seconds,
     url,
 )
@@ -151,7 +153,7 @@ class Options(EnvironOptions):
             None,
             ("http",),
             "Kinds of public traffic to take: http,tcp.",
-            comma_list(choice("http", "tcp", "sni")),
+            comma_list(choice("http", "tcp", known=("sni",))),
         ],
         [
             "ingress-http-url",
@@ -170,9 +172,9 @@ class Options(EnvironOptions):
         ["ingress-http-port", None, 8080, "Another port for HTTP ingress.", port],
         ["ingress-tcp-ports", None, None, "Ports for TCP ingress, like 20000-20100.", port_range],
         ["ingress-timeout", None, 300.0, "Seconds a target may take to answer; 0: any.", seconds],
-        ["ingress-head-timeout", None, 10.0, "Seconds for a whole request head.", seconds],
-        ["ingress-idle-timeout", None, 75.0, "Seconds between two requests.", seconds],
-        ["ingress-write-timeout", None, 300.0, "Seconds a visitor may read nothing.", seconds],
+        ["ingress-head-timeout", None, 10.0, "Seconds for a whole request head.", period],
+        ["ingress-idle-timeout", None, 75.0, "Seconds between two requests.", period],
+        ["ingress-write-timeout", None, 300.0, "Seconds a visitor may read nothing.", period],
         ["ingress-park-timeout", None, 0.0, "Only 0 in this version.", seconds],
         [
             "ingress-http-agent-idle-timeout",
@@ -186,17 +188,23 @@ class Options(EnvironOptions):
         ["ingress-sni-cert", None, None, "Certificate of SNI ingress (not in this version)."],
         ["ingress-sni-key", None, None, "Key of SNI ingress (not in this version)."],
         # Limits
-        ["limit-request-line", None, 8192, "Bytes of a request line.", count],
-        ["limit-request-head", None, 32768, "Bytes of a request head.", count],
-        ["limit-request-fields", None, 200, "Header fields of a request or response.", count],
+        ["limit-request-line", None, 8192, "Bytes of a request line.", positive],
+        ["limit-request-head", None, 32768, "Bytes of a request head.", positive],
+        ["limit-request-fields", None, 200, "Header fields of a request or response.", positive],
         ["limit-request-body", None, 0, "Bytes of a request body; 0: any.", count],
-        ["limit-response-head", None, 65536, "Bytes of a target's response head.", count],
-        ["limit-streams", None, 4096, "Concurrent streams of a tunnel.", count],
+        ["limit-response-head", None, 65536, "Bytes of a target's response head.", positive],
+        ["limit-streams", None, 4096, "Concurrent streams of a tunnel.", positive],
         ["limit-failures", None, 60, "Failed credentials a minute and address; 0: any.", count],
         *policy_options.parameters(None),
         # Transport
-        ["transport", None, ("ws",), "How clients connect: ws.", comma_list(choice("ws", "ssh"))],
-        ["transport-max-connections", None, 2, "Connections of one tunnel.", count],
+        [
+            "transport",
+            None,
+            ("ws",),
+            "How clients connect: ws.",
+            comma_list(choice("ws", known=("ssh",))),
+        ],
+        ["transport-max-connections", None, 2, "Connections of one tunnel.", positive],
         [
             "transport-conflict",
             None,
@@ -226,7 +234,7 @@ class Options(EnvironOptions):
             None,
             "auto",
             "auto or single-node.",
-            choice("auto", "single-node", "udp", "redis"),
+            choice("auto", "single-node", known=("udp", "redis")),
         ],
         ["cluster-key", None, None, "Secret shared by the nodes (not in this version)."],
         ["cluster-redis-url", None, None, "Redis of the nodes (not in this version)."],
@@ -289,9 +297,6 @@ class Options(EnvironOptions):
         for name in ("ingress", "transport"):
             if not self[name]:
                 raise self.error(name, "must name one kind at least")
-        for name in ("transport-max-connections", "limit-streams"):
-            if not self[name]:
-                raise self.error(name, "must be 1 or more")
         for name in ("api-url", "ingress-http-url"):
             parts = urlsplit(self[name] or "")
             if parts.query or parts.fragment or parts.path.strip("/"):

@@ -81,10 +81,12 @@ class Door:
     :ivar roles: what is answered there: ``api``, ``ingress``, ``admin``.
     :ivar endpoints: endpoint strings to try; the next one only where the one
         before cannot be had on this machine at all.
+    :ivar source: what the endpoint strings were given by, for errors.
     """
 
     roles: tuple[str, ...]
     endpoints: tuple[str, ...]
+    source: str = "--listen"
     threshold: _Threshold = field(default_factory=_Threshold)
     port: IListeningPort | None = None
 
@@ -239,9 +241,6 @@ class ServerService(Service):
     def privilegedStartService(self) -> None:
         """Open the doors, before twistd gives up the right to low ports."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        if self._ready_file is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._ready_file)
         self._set_signal(signal.SIGHUP, self._hang_up)
         # Endpoints answer at once; what they cannot do is known before the reactor runs.
         opening = Deferred.fromCoroutine(self._open_doors())
@@ -258,6 +257,7 @@ class ServerService(Service):
         self._reactor.callWhenRunning(self._begin)
 
     async def _open_doors(self) -> None:
+        self._remove_ready_file()
         for door in self._doors:
             try:
                 await door.open(self._reactor)
@@ -268,12 +268,15 @@ class ServerService(Service):
                     "free it, or choose another one"
                 ) from None
             except ValueError as problem:
-                raise ExposrError(f"--listen {door.endpoints[0]!r}: {problem}") from None
+                raise ExposrError(
+                    f"{door.source} {door.endpoints[0]!r}: {problem}; "
+                    "write an endpoint like tcp:8080:interface=127.0.0.1"
+                ) from None
             except Exception as problem:
                 # Whatever the parser of a kind of endpoint comes upon: a file that is not
                 # there, one that holds no key, a word that the kind does not know.
                 raise ExposrError(
-                    f"--listen {door.endpoints[0]!r}: {type(problem).__name__}: {problem}; "
+                    f"{door.source} {door.endpoints[0]!r}: {type(problem).__name__}: {problem}; "
                     "correct the endpoint's arguments, or the files that they name"
                 ) from None
         self._building = self._build(self._doors)
@@ -313,9 +316,29 @@ class ServerService(Service):
             {"role": role, "address": door.address} for door in self._doors for role in door.roles
         ]
         beside = f"{self._ready_file}.{os.getpid()}"
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(ready, file)
-        os.replace(beside, self._ready_file)
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                json.dump(ready, file)
+            os.replace(beside, self._ready_file)
+        except OSError as problem:
+            raise self._no_ready_file(problem) from None
+
+    def _remove_ready_file(self) -> None:
+        """One that an earlier run has left would tell lies."""
+        if self._ready_file is None:
+            return
+        try:
+            os.unlink(self._ready_file)
+        except FileNotFoundError:
+            pass
+        except OSError as problem:
+            raise self._no_ready_file(problem) from None
+
+    def _no_ready_file(self, problem: OSError) -> ExposrError:
+        return ExposrError(
+            f"--ready-file {self._ready_file!r}: cannot be written: {problem.strerror}; "
+            "name a file in a folder that exists and that may be written to"
+        )
 
     def _fail(self, failure: Any) -> None:
         """One line on standard error, and status 1."""

@@ -376,7 +376,10 @@ def _own_labels(ingress_url: str, api_host: str | None) -> frozenset[str]:
 
 
 def doors_of(options: Options) -> list[Door]:
-    doors = [Door(("api", "ingress"), (endpoint,)) for endpoint in options["listen"]]
+    doors = [
+        Door(("api", "ingress"), (endpoint,), options.source("listen"))
+        for endpoint in options["listen"]
+    ]
     if not doors:
         api, ingress = options["api-port"], options["ingress-http-port"]
         shared = api == ingress
@@ -407,9 +410,13 @@ def makeService(options: Options) -> ServerService:
     quiet = not options["access-log"] or options["log-level"] in ("warn", "error", "fatal", "off")
     access_log = None if quiet else AccessLog(output.write, text)
     try:
-        storage = open_storage(options["storage-url"], reactor)  # type: ignore[arg-type]
+        storage = open_storage(
+            options["storage-url"],
+            reactor,  # type: ignore[arg-type]
+            options.source("storage-url"),
+        )
     except ExposrError as problem:
-        raise SystemExit(f"twistd exposr: --{problem}") from None
+        raise SystemExit(f"twistd exposr: {problem}") from None
     try:
         policies = open_policies(options, reactor, time.time)
     except PolicyInvalid as problem:

@@ -197,6 +197,15 @@ class ErrorTests(SynchronousTestCase):
         self.assertEqual(self.error(EXPOSR_PORT="x"), f"EXPOSR_PORT 'x': {remedy}")
         self.assertIn("--quiet 'maybe': must be true or false", self.error("--quiet=maybe"))
 
+    def test_value_that_does_not_fit(self) -> None:
+        """So is one that is right by itself and wrong beside others; but never a secret."""
+        options = parsed("--port", "8080", "--key=right", EXPOSR_SERVER="https://x")
+        self.assertEqual(str(options.error("port", "is taken")), "--port '8080': is taken")
+        self.assertEqual(
+            str(options.error("server", "is down")), "EXPOSR_SERVER 'https://x': is down"
+        )
+        self.assertEqual(str(options.error("key", "is old")), "--key: is old")
+
     def test_secret(self) -> None:
         """A secret's value is not repeated."""
         self.assertEqual(self.error("--key=wrong"), "--key: must be right or correct")

@@ -24,14 +24,17 @@ class PolicyOptionsTests(SynchronousTestCase):
     def test_wrong(self) -> None:
         """What does not go together, and values that are none, are named with a remedy."""
         for words, said in (
-            (["--policy=/tmp", "--policy-url=http://h/v1/data"], "--policy-url: does not go with"),
+            (
+                ["--policy=/tmp", "--policy-url=http://h/v1/data"],
+                "--policy-url 'http://h/v1/data': does not",
+            ),
             (["--policy="], "--policy '': must name files or folders"),
             (["--policy=a", "--policy", " "], "--policy 'a, ': must name files or folders"),
-            (["--policy-cache=1"], "--policy-cache: needs --policy-url"),
-            (["--policy-package=office"], "--policy-package: needs --policy-url"),
+            (["--policy-cache=1"], "--policy-cache '1': needs --policy-url"),
+            (["--policy-package=office"], "--policy-package 'office': needs --policy-url"),
             (["--policy-url=http://u:p@h/"], "--policy-url 'http://u:p@h/': must be a URL like"),
             (["--policy-url=opa.test"], "--policy-url 'opa.test': must be a URL like"),
-            (["--policy-timeout=0"], "--policy-timeout: must be more than 0"),
+            (["--policy-timeout=0"], "--policy-timeout '0': must be a number of seconds, more"),
             (["--policy-url=http://h/", "--policy-package=a-b"], "--policy-package 'a-b': must be"),
         ):
             for kind in (Options, ServeOptions):

@@ -44,7 +44,7 @@ class MainTests(SynchronousTestCase):
             status, out, err = self.run_line("tunnel", "list", "--reactor", name)
             self.assertEqual((status, out), (2, ""), name)
             self.assertEqual(err.count("\n"), 1)
-            self.assertTrue(err.startswith(f"exposr: --reactor: {name!r} "), err)
+            self.assertTrue(err.startswith(f"exposr: --reactor {name!r}: "), err)
             self.assertIn("asyncio", err)
 
     def test_memory_is_its_servers_own(self) -> None:
@@ -54,6 +54,14 @@ class MainTests(SynchronousTestCase):
         )
         self.assertEqual(status, 2)
         self.assertIn("sqlite:///", err)
+
+    def test_no_kind_of_storage(self) -> None:
+        """What names no storage is a usage error, told once."""
+        line = ("admin", "account", "create", "--storage-url", "mysql://u:hush@h/db")
+        status, _out, err = self.run_line(*line)
+        self.assertEqual(status, 2)
+        self.assertTrue(err.startswith("exposr: --storage-url: 'mysql' is not a kind"), err)
+        self.assertNotIn("hush", err)
 
     def loaded(self, code: str, *heavy: str) -> subprocess.CompletedProcess[str]:
         """Run code in a fresh process; it fails with the names of modules that it has loaded."""

@@ -63,23 +63,32 @@ class OptionsTests(SynchronousTestCase):
     def test_not_yet(self) -> None:
         """What this version lacks is refused by name, whatever it is set by."""
         for words, name in (
-            (["--ingress=sni"], "--ingress: this version has no SNI ingress"),
-            (["--transport=ws,ssh"], "--transport: this version has no SSH transport"),
-            (["--ingress-sni-port=1"], "--ingress-sni-port: this version has no SNI"),
-            (["--ingress-sni-cert=x"], "--ingress-sni-cert: this version has no SNI"),
+            (["--ingress=sni"], "--ingress 'sni': this version has no SNI ingress"),
+            (["--transport=ws,ssh"], "--transport 'ws,ssh': this version has no SSH transport"),
+            (["--ingress-sni-port=1"], "--ingress-sni-port '1': this version has no SNI"),
+            (["--ingress-sni-cert=x"], "--ingress-sni-cert 'x': this version has no SNI"),
             (["--transport-ssh-allow-insecure-target"], "-target: this version has no SSH"),
             (["--admin-api-enable"], "--admin-api-enable: this version has no admin API"),
             (["--admin-api-key=x"], "--admin-api-key: this version has no admin API"),
-            (["--cluster=udp"], "--cluster: there is no UDP clustering; use single-node"),
-            (["--cluster=redis"], "--cluster: this version runs on one machine"),
-            (["--cluster-udp-port=1"], "--cluster-udp-port: there is no UDP clustering"),
+            (["--cluster=udp"], "--cluster 'udp': there is no UDP clustering; use single-node"),
+            (["--cluster=redis"], "--cluster 'redis': this version runs on one machine"),
+            (["--cluster-udp-port=1"], "--cluster-udp-port '1': there is no UDP clustering"),
             (["--cluster-key=abc"], "--cluster-key: this version has no cluster"),
             (["--cluster-key=secret-signing-key"], "known to everybody; choose another"),
             (["--redis-url=redis://x"], "--redis-url: this version has no Redis"),
-            (["--ingress-park-timeout=5"], "--ingress-park-timeout: this version does not park"),
+            (["--ingress-park-timeout=5"], "--ingress-park-timeout '5': this version does"),
         ):
             self.assertIn(name, self.refused(*words))
-        self.assertIn("EXPOSR_CLUSTER: there", self.refused(EXPOSR_CLUSTER="udp"))
+        self.assertIn("EXPOSR_CLUSTER 'udp': there", self.refused(EXPOSR_CLUSTER="udp"))
+
+    def test_what_is_not_there_is_not_proposed(self) -> None:
+        """The remedy for a word that means nothing names only words that this version takes."""
+        for option, remedy in (
+            ("cluster", "must be auto or single-node"),
+            ("ingress", "must be http or tcp"),
+            ("transport", "must be ws"),
+        ):
+            self.assertEqual(self.refused(f"--{option}=x"), f"--{option} 'x': {remedy}")
 
     def test_secrets_are_not_shown(self) -> None:
         """An error about a key does not repeat it."""
@@ -123,14 +132,28 @@ class OptionsTests(SynchronousTestCase):
 
     def test_urls(self) -> None:
         """Base URLs are bases: they have no path."""
-        self.assertIn("--api-url: must have no path", self.refused("--api-url=http://x/y"))
+        self.assertIn(
+            "--api-url 'http://x/y': must have no path", self.refused("--api-url=http://x/y")
+        )
         self.assertEqual(parsed("--api-url=http://x/")["api-url"], "http://x/")
         self.assertIn("--api-url 'x': must be a URL", self.refused("--api-url=x"))
 
     def test_numbers(self) -> None:
         """Zero where it makes no sense is refused."""
-        self.assertIn("must be 1 or more", self.refused("--transport-max-connections=0"))
-        self.assertIn("must be 1 or more", self.refused("--limit-streams=0"))
+        for option, remedy in (
+            ("transport-max-connections", "1 or more"),
+            ("limit-streams", "1 or more"),
+            ("limit-request-line", "1 or more"),
+            ("limit-request-head", "1 or more"),
+            ("limit-request-fields", "1 or more"),
+            ("limit-response-head", "1 or more"),
+            ("ingress-head-timeout", "more than 0"),
+            ("ingress-idle-timeout", "more than 0"),
+            ("ingress-write-timeout", "more than 0"),
+        ):
+            problem = self.refused(f"--{option}=0")
+            self.assertTrue(problem.startswith(f"--{option} '0': must be "), problem)
+            self.assertTrue(problem.endswith(f", {remedy}"), problem)
 
     def test_arguments(self) -> None:
         """The server takes no arguments."""

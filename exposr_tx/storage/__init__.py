@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["MemoryStorage", "SQLiteStorage", "open_storage"]
 
 _NOT_YET = ("redis", "rediss", "postgres", "postgresql")
-_REMEDY = "use memory:// (forgotten at exit) or sqlite:///FILE"
+_REMEDY = "use sqlite:///FILE, or memory:// (forgotten at exit)"
 
 
-def open_storage(url: str, reactor: IReactorFromThreads) -> IStorage:
+def open_storage(url: str, reactor: IReactorFromThreads, source: str = "--storage-url") -> IStorage:
     """The store that a URL names. Nothing is opened before its first use.
 
     ``memory://`` (or ``memory:``), ``sqlite:///absolute/file`` and ``sqlite://relative/file``, as
     exposrd reads them; a fourth slash, SQLAlchemy's way to say "absolute", does no harm.
 
+    :param source: what the URL was given by, for errors.
     :raises BadInput: the URL names no store of ours; the message has no value
         of the URL beyond its scheme, because it may hold a password.
     """
@@ -37,20 +38,20 @@ def open_storage(url: str, reactor: IReactorFromThreads) -> IStorage:
     if scheme == "memory" and rest in ("", "//"):
         return MemoryStorage()
     if scheme == "sqlite":
-        return SQLiteStorage(_file_of(rest), reactor)
+        return SQLiteStorage(_file_of(rest, source), reactor)
     if scheme in _NOT_YET:
-        raise BadInput(f"storage-url: {scheme}: is not supported by this version; {_REMEDY}")
-    raise BadInput(f"storage-url: {scheme!r} is not a kind of storage; {_REMEDY}")
+        raise BadInput(f"{source}: {scheme}: is not supported by this version; {_REMEDY}")
+    raise BadInput(f"{source}: {scheme!r} is not a kind of storage; {_REMEDY}")
 
 
-def _file_of(rest: str) -> str:
+def _file_of(rest: str, source: str) -> str:
     """The path in what follows ``sqlite:``."""
     path = rest.removeprefix("//")
     if path.startswith("/"):
         path = "/" + path.lstrip("/")
     if path.strip("/") in ("", ":memory:") or path.endswith("/") or "?" in path or "\x00" in path:
         raise BadInput(
-            f"storage-url: 'sqlite:{rest}' names no file; write sqlite:///absolute/file"
+            f"{source}: 'sqlite:{rest}' names no file; write sqlite:///absolute/file"
             " or sqlite://relative/file, without options, or memory://"
         )
     return path

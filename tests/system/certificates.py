@@ -1,4 +1,7 @@
-"""An authority of our own, and certificates for the names a test needs."""
+"""An authority of our own, and certificates for the names a test needs.
+
+They have what RFC 5280 asks for: Python's ssl insists on it from 3.13 on.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.system.harness import Scope, temporary_folder
 
 PEM = serialization.Encoding.PEM
+
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _name(text: str) -> x509.Name:
@@ -39,6 +54,7 @@ class Authority:
         own = (
             self._unsigned(self._subject, self._key)
             .add_extension(x509.BasicConstraints(True, None), True)
+            .add_extension(SIGNS_CERTIFICATES, True)
             .sign(self._key, hashes.SHA256())
         )
         file = self._folder / "authority.pem"
@@ -69,6 +85,7 @@ class Authority:
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         day = datetime.timedelta(days=1)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -77,4 +94,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - day)
             .not_valid_after(now + day)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(issuer, False)
         )

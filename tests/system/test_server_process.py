@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 import unittest
+from collections.abc import Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -128,9 +129,11 @@ class StartTests(SynchronousTestCase):
 class FailureTests(SynchronousTestCase):
     """What a user sees when the server cannot start: one line, and status 1."""
 
-    def assert_refused(self, *options: str, line: str) -> None:
+    def assert_refused(
+        self, *options: str, line: str, environ: Mapping[str, str] | None = None
+    ) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            process = Process(self, twistd("-n", "exposr", *options), cwd=folder)
+            process = Process(self, twistd("-n", "exposr", *options), environ, cwd=folder)
             self.assertEqual(process.wait(), 1, process.report())
             self.assertEqual(len(process.err), 1, process.err)
             self.assertIn(line, process.err[0])
@@ -146,11 +149,24 @@ class FailureTests(SynchronousTestCase):
 
     def test_feature_of_another_version(self) -> None:
         """An option whose feature is not there is refused by name."""
-        self.assert_refused("--ingress", "http,sni", line="--ingress: this version has no SNI")
+        self.assert_refused(
+            "--ingress", "http,sni", line="--ingress 'http,sni': this version has no SNI"
+        )
 
     def test_bad_endpoint(self) -> None:
         """An endpoint string that Twisted does not know is refused by name."""
         self.assert_refused("--listen", "carrier:pigeon", line="--listen 'carrier:pigeon'")
+        self.assert_refused(
+            line="EXPOSR_LISTEN 'carrier:pigeon'", environ={"EXPOSR_LISTEN": "carrier:pigeon"}
+        )
+
+    def test_bad_ready_file(self) -> None:
+        """A ready file that cannot be written is named, with the reason and the remedy."""
+        for path, problem in (("/", "Is a directory"), ("/nonexistent/a", "No such file")):
+            self.assert_refused(
+                *("--api-port", "0", "--ready-file", path),
+                line=f"--ready-file '{path}': cannot be written: {problem}",
+            )
 
     def test_bad_certificate(self) -> None:
         """So is one whose certificate is not there, or is none."""
