@@ -201,7 +201,9 @@ class Exchange:
                 return
             self._continued = True
         if self.request.minor:
-            out.append(response_head(response, self._vhost, chunked=False, close=False))
+            out.append(
+                response_head(response, self.request, self._vhost, chunked=False, close=False)
+            )
 
     def _begin_response(self, response: Response) -> bytes:
         request = self.request
@@ -224,7 +226,9 @@ class Exchange:
             undecided = request.expect_continue and not self._continued
             self._close = self._close or undecided or not response.keep_alive
             visitor.await_body()
-        return response_head(response, self._vhost, chunked=self._chunked, close=self._close)
+        return response_head(
+            response, request, self._vhost, chunked=self._chunked, close=self._close
+        )
 
     def _ends_by_close(self, response: Response) -> bool:
         """Whether only the end of the connection tells the visitor where the body ends."""

@@ -1,9 +1,9 @@
 """The heads that ingress writes: a request's for the target, a response's for the visitor.
 
 Both are written anew from what the parser read. Requests get the fields that
-tell the target of its visitor; where the tunnel shows its target's own host
-(``host_header: "target"``), Host, Origin and Referer are brought to the target's
-name, and Location, Content-Location and cookie domains back to the public one.
+tell the target of its visitor; where the target gets another Host than the
+visitor wrote, Origin, Referer and Destination are brought to that name, and
+Location, Content-Location and cookie domains back to the public one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _URL: Final = re.compile(rb"(https?)://([^/?#]*)", re.IGNORECASE)
 _DOMAIN: Final = re.compile(
     rb"(;[ \t]*domain[ \t]*=[ \t]*)\.?([^;]*?)([ \t]*(?:;|\Z))", re.IGNORECASE
 )
+_MOVING: Final = frozenset([b"MOVE", b"COPY"])
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
 
 
@@ -95,8 +96,8 @@ class RequestWriter:
         if vhost is not None:
             if vhost.host_header is not None:
                 host = vhost.host_header
-            if request.referring and vhost.target is not None and host == vhost.target[1]:
-                lines = field_lines(_referred(request, vhost.target)) + request.framing()
+            if request.referring and (vhost.host_header is not None or request.method in _MOVING):
+                lines = field_lines(_referred(request, vhost, host)) + request.framing()
         if not lines:
             lines = request.lines()
         return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b" % (
@@ -108,67 +109,100 @@ class RequestWriter:
         )
 
 
-def _referred(request: Request, target: tuple[bytes, bytes]) -> Fields:
-    """Bring Origin and Referer that name the public host to the target's."""
+def _own_scheme(vhost: VirtualHost) -> bytes:
+    """The scheme by which the target is asked, as far as it knows."""
+    return vhost.target[0] if vhost.target is not None else b"http"
+
+
+def _referred(request: Request, vhost: VirtualHost, host: bytes) -> Fields:
+    """Bring what names the public host to the target's, as it is known by ``host``.
+
+    Where that is the visitor's own, only Destination (RFC 4918, section 10.3): it must be a URL of
+    the target, which does not know of TLS in front of it; Origin may be compared with
+    X-Forwarded-Proto.
+    """
     fields = list(request.fields)
     for index in request.referring:
         name, value = fields[index]
         matched = _URL.match(value)
-        if matched is None:
+        if matched is None or (vhost.host_header is None and name.lower() != b"destination"):
             continue
         scheme = matched[1].lower()
         if without_default_port(scheme, matched[2]) == without_default_port(
             scheme, request.authority
         ):
-            fields[index] = (name, b"%b://%b%b" % (target[0], target[1], value[matched.end() :]))
+            rest = value[matched.end() :]
+            fields[index] = (name, b"%b://%b%b" % (_own_scheme(vhost), host, rest))
     return fields
 
 
-def _located(response: Response, vhost: VirtualHost) -> Fields:
-    """Bring what names the target back to the public URL."""
-    assert vhost.target is not None
+def _located(response: Response, request: Request, vhost: VirtualHost) -> Fields:
+    """Bring what names the target back to the public URL.
+
+    A target calls itself by the Host that it gets, some with the port that they listen at; and by
+    its own scheme or, where it believes X-Forwarded-Proto, by the public one. But from its own
+    scheme to the public one, and to the same place: that is a target which believes nobody and
+    wants TLS to itself. Its visitor would go round in circles.
+    """
     fields = list(response.fields)
+    own_scheme, host = _own_scheme(vhost), vhost.host_header or request.authority
+    public_scheme, public = vhost.public[0], vhost.public[1] if vhost.host_header else host
     for index in response.locating:
         name, value = fields[index]
         if name.lower() == b"set-cookie":
-            public = vhost.public[1].rpartition(b":")[0] or vhost.public[1]
-            fields[index] = (name, _public_cookie(value, vhost.target[1], public))
+            fields[index] = (name, _public_cookie(value, host, public))
             continue
         matched = _URL.match(value)
-        if matched is None or matched[1].lower() != vhost.target[0]:
+        if matched is None:
             continue
-        if without_default_port(vhost.target[0], matched[2]) == vhost.target[1]:
-            fields[index] = (
-                name,
-                b"%b://%b%b" % (vhost.public[0], vhost.public[1], value[matched.end() :]),
-            )
+        scheme, rest = matched[1].lower(), value[matched.end() :]
+        if scheme not in (own_scheme, public_scheme):
+            continue
+        if scheme != own_scheme and (rest or b"/") == request.target:
+            continue
+        if without_default_port(scheme, matched[2]) in _names(scheme, host, vhost):
+            fields[index] = (name, b"%b://%b%b" % (public_scheme, public, rest))
     return fields
 
 
-def _public_cookie(cookie: bytes, target: bytes, public: bytes) -> bytes:
-    host = target.rpartition(b":")[0] if b":" in target.rpartition(b"]")[2] else target
+def _names(scheme: bytes, host: bytes, vhost: VirtualHost) -> tuple[bytes, ...]:
+    """What the target may call itself, given that it gets ``host``."""
+    own = without_default_port(scheme, host)
+    if vhost.target is None:
+        return (own,)
+    port = vhost.target[1][len(_without_port(vhost.target[1])) :]
+    return own, _without_port(own) + port
+
+
+def _without_port(authority: bytes) -> bytes:
+    host, colon, port = authority.rpartition(b":")
+    return host if colon and b"]" not in port else authority
+
+
+def _public_cookie(cookie: bytes, own: bytes, public: bytes) -> bytes:
+    host, named = _without_port(own).lower(), _without_port(public)
 
     def replaced(matched: re.Match[bytes]) -> bytes:
-        if matched[2].lower() != host:
-            return matched[0]
-        return matched[1] + public + matched[3]
+        return matched[1] + named + matched[3] if matched[2].lower() == host else matched[0]
 
     return _DOMAIN.sub(replaced, cookie)
 
 
 def response_head(
-    response: Response, vhost: VirtualHost | None, *, chunked: bool, close: bool
+    response: Response,
+    request: Request,
+    vhost: VirtualHost | None,
+    *,
+    chunked: bool,
+    close: bool,
 ) -> bytes:
     """A response's head for the visitor.
 
+    :param request: what it answers.
     :param chunked: whether the body goes out in chunks.
     :param close: whether the connection ends with this response.
     """
-    if (
-        response.locating
-        and vhost is not None
-        and vhost.target is not None
-        and vhost.host_header == vhost.target[1]
-    ):
-        return response.head_with(_located(response, vhost), chunked=chunked, close=close)
+    if response.locating and vhost is not None:
+        located = _located(response, request, vhost)
+        return response.head_with(located, chunked=chunked, close=close)
     return response.head(chunked=chunked, close=close)

@@ -23,6 +23,7 @@ from exposr_tx.ingress.trust import host_text
 from exposr_tx.ingress.tunnelled import TunnelExchange
 from exposr_tx.interfaces import Decision, IPolicy, ITakeover, Origin, Question, VirtualHost
 from exposr_tx.wire.http1 import Request
+from exposr_tx.wire.http1.fields import referring
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol
@@ -180,10 +181,7 @@ def with_fields(request: Request, pairs: tuple[tuple[bytes, bytes], ...]) -> Req
     names = {name.lower() for name, _ in pairs}
     fields = [pair for pair in request.fields if pair[0].lower() not in names]
     fields += pairs
-    referring = [
-        place for place, (name, _) in enumerate(fields) if name.lower() in (b"origin", b"referer")
-    ]
-    return replace(request, fields=fields, referring=referring, written=[])
+    return replace(request, fields=fields, referring=referring(fields), written=[])
 
 
 @implementer(ITakeover)

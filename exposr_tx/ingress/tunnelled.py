@@ -217,7 +217,8 @@ class TunnelExchange(Exchange):
         self._status = 101
         self.answered = True
         self._first_byte = self._factory.seconds()
-        visitor.write(response_head(response, self._vhost, chunked=False, close=False))
+        head = response_head(response, self.request, self._vhost, chunked=False, close=False)
+        visitor.write(head)
         inner, outer = Side(), Side()
         target.hand_over(inner)
         visitor.hand_over(outer, b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -120,14 +121,67 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(fields[b"referer"], b"http://other.test/x")
         answer = self.answer(
             b"HTTP/1.1 302 Found\r\nLocation: http://Target:3000/b?c\r\n"
-            b"Content-Location: https://target:3000/b\r\n"
+            b"Content-Location: http://target:3001/b\r\n"
             b"Set-Cookie: a=b; Domain=.target; Path=/\r\nSet-Cookie: c=d; domain=else\r\n"
             b"Content-Length: 0\r\n\r\n"
         )
         self.assertIn(b"Location: https://demo.test/b?c\r\n", answer)
-        self.assertIn(b"Content-Location: https://target:3000/b\r\n", answer)
+        self.assertIn(b"Content-Location: http://target:3001/b\r\n", answer)
         self.assertIn(b"Set-Cookie: a=b; Domain=demo.test; Path=/\r\n", answer)
         self.assertIn(b"Set-Cookie: c=d; domain=else\r\n", answer)
+
+    def show(self, host: bytes | None) -> None:
+        """From here on the target gets this Host; None: the visitor's."""
+        self.visit.routes.vhost = replace(self.visit.routes.vhost, host_header=host)
+
+    def sent_to(self, location: bytes) -> bytes:
+        """Where the visitor is sent who asked for /a?b, and whose target sends him to a URL."""
+        self.send(GET)
+        answer = self.answer(
+            b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location
+        )
+        return answer.partition(b"Location: ")[2].partition(b"\r\n")[0]
+
+    def test_target_that_believes_in_tls(self) -> None:
+        """A target that takes its scheme from X-Forwarded-Proto sends visitors to the tunnel, too;
+        one that wants TLS for the same page is not in the way of where it does so."""
+        self.assertEqual(self.sent_to(b"https://target:3000/b"), b"https://demo.test/b")
+        self.assertEqual(self.sent_to(b"https://target:3000/a?b"), b"https://target:3000/a?b")
+        self.assertEqual(self.sent_to(b"http://target:3000/a?b"), b"https://demo.test/a?b")
+
+    def test_target_of_another_name(self) -> None:
+        """A target that gets a Host of its own, as one of several on a machine, is known by it."""
+        self.show(b"shop.internal")
+        self.assertEqual(self.sent_to(b"http://shop.internal/b"), b"https://demo.test/b")
+        self.assertEqual(self.sent_to(b"http://shop.internal:3000/b"), b"https://demo.test/b")
+        self.assertEqual(self.sent_to(b"http://target:3000/b"), b"http://target:3000/b")
+        self.visit.target.taken()
+        self.send(GET[:-2] + b"Origin: https://demo.test\r\n\r\n")
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertEqual(fields[b"host"], b"shop.internal")
+        self.assertEqual(fields[b"origin"], b"http://shop.internal")
+
+    def test_target_that_gets_the_visitors_host(self) -> None:
+        """It need not know of TLS, nor that its port is not the tunnel's."""
+        self.show(None)
+        self.assertEqual(self.sent_to(b"http://demo.test/b"), b"https://demo.test/b")
+        self.assertEqual(self.sent_to(b"http://demo.test:3000/b"), b"https://demo.test/b")
+        self.assertEqual(self.sent_to(b"http://else.test/b"), b"http://else.test/b")
+        self.visit.target.taken()
+        self.send(GET[:-2] + b"Origin: https://demo.test\r\n\r\n")
+        self.assertIn(b"Origin: https://demo.test\r\n", self.visit.target.taken())
+
+    def test_destination(self) -> None:
+        """WebDAV's MOVE names another URL of the same target, whatever Host that gets."""
+        move = (
+            b"MOVE /a HTTP/1.1\r\nHost: demo.test\r\nDestination: https://demo.test/b%20c\r\n\r\n"
+        )
+        for host, named in ((b"target:3000", b"target:3000"), (None, b"demo.test")):
+            self.show(host)
+            self.send(move)
+            _, fields, _ = request_lines(self.visit.target.taken())
+            self.assertEqual(fields[b"destination"], b"http://%b/b%%20c" % named)
+            self.answer(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
     def test_stream_is_used_again(self) -> None:
         """Requests of any visitor go over one stream after another's response has ended."""

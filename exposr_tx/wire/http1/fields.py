@@ -55,6 +55,7 @@ KINDS: Final[dict[bytes, int]] = {
     b"exposr-via": FORWARDING,
     b"origin": REFERRING,
     b"referer": REFERRING,
+    b"destination": REFERRING,  # of WebDAV's MOVE and COPY
     b"location": LOCATING,
     b"content-location": LOCATING,
     b"set-cookie": LOCATING,
@@ -100,3 +101,8 @@ def tokens(values: list[bytes]) -> set[bytes]:
 def without_named(fields: Fields, options: set[bytes]) -> Fields:
     """Fields without those that ``Connection`` names."""
     return [pair for pair in fields if pair[0].lower() not in options]
+
+
+def referring(fields: Fields) -> list[int]:
+    """Where fields stand that may name the public host to a target."""
+    return [index for index, pair in enumerate(fields) if KINDS.get(pair[0].lower()) == REFERRING]

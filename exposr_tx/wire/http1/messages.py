@@ -23,7 +23,7 @@ class Request:
     :ivar length: the body's length; 0 without one; None for chunks.
     :ivar has_length: whether a Content-Length was there.
     :ivar forwarding: what proxies before us say (``X-Forwarded-For`` …), by lower-case name.
-    :ivar referring: where in ``fields`` Origin and Referer stand.
+    :ivar referring: where in ``fields`` Origin, Referer and Destination stand.
     :ivar written: what :meth:`lines` has made, for all requests that share the fields.
     :ivar websocket: whether it asks for an upgrade to websocket.
     :ivar trailers_wanted: ``TE: trailers``.

@@ -12,7 +12,6 @@ from exposr_tx.wire.http1.fields import (
     EXPECT,
     FORWARDING,
     HOST_FIELD,
-    KINDS,
     LENGTH,
     LOCATING,
     NEVER_HOP,
@@ -23,6 +22,7 @@ from exposr_tx.wire.http1.fields import (
     UPGRADE,
     Fields,
     kind_of,
+    referring,
     tokens,
     without_named,
 )
@@ -228,11 +228,7 @@ class RequestParser(Parser):
         for name in named:
             request.forwarding.pop(name, None)
         request.fields = without_named(request.fields, named)
-        request.referring = [
-            index
-            for index, (name, _) in enumerate(request.fields)
-            if KINDS.get(name.lower()) == REFERRING
-        ]
+        request.referring = referring(request.fields)
 
     def _check_target(self, request: Request) -> None:
         """Bring the target to origin-form and find out the host (RFC 9112 section 3.2)."""
