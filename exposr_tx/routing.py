@@ -18,17 +18,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from exposr_tx.errors import TooManyConnections, TunnelNotConnected, TunnelNotFound
-from exposr_tx.interfaces import Connection, IRoutes, IUpstream, VirtualHost
+from exposr_tx.interfaces import CloseCode, Connection, IRoutes, IUpstream, VirtualHost
 from exposr_tx.tunnels import Tunnel, Tunnels
 
-__all__ = ["CLOSE_POLICY", "Conflict", "Routes", "Switchboard", "VirtualHosts"]
+__all__ = ["Conflict", "Routes", "Switchboard", "VirtualHosts"]
 
 Conflict: TypeAlias = Literal["share", "replace", "refuse"]
 
-#: The websocket close code that tells a client not to come back by itself.
-CLOSE_POLICY: Final = 1008
-#: The close code for a connection whose place is taken by a newer one.
-CLOSE_REPLACED: Final = 1001
 #: Seconds that a disconnect waits for the connections to be gone.
 DISCONNECT_WAIT: Final = 0.5
 
@@ -176,7 +172,7 @@ class Switchboard:
             live.doubted.difference_update(old)
         for upstream, answers in zip(old, alive, strict=True):
             if not answers:
-                upstream.close(CLOSE_REPLACED, "no sign of life")
+                upstream.close(CloseCode.GOING_AWAY, "no sign of life")
                 self.unplug(upstream, clean=False)
 
     async def plug(self, upstream: IUpstream) -> None:
@@ -195,7 +191,7 @@ class Switchboard:
         if len(live.upstreams) <= self._max or upstream not in live.upstreams:
             return
         if self._conflict == "replace":
-            live.upstreams[0].close(CLOSE_REPLACED, "replaced by a newer connection")
+            live.upstreams[0].close(CloseCode.GOING_AWAY, "replaced by a newer connection")
             return
         self.unplug(upstream, clean=True)
         raise TooManyConnections(upstream.tunnel_id)
@@ -251,7 +247,7 @@ class Switchboard:
         late = self._clock.callLater(DISCONNECT_WAIT, too_late)
         self._waiting.setdefault(tunnel_id, []).append(gone)
         for upstream in list(live.upstreams):
-            upstream.close(CLOSE_POLICY, reason)
+            upstream.close(CloseCode.POLICY_VIOLATION, reason)
         return done
 
     def forget(self, tunnel_id: str) -> None:

@@ -31,6 +31,7 @@ from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
 from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket import (
     ClientConnection,
@@ -227,7 +228,7 @@ class BackstreamClient:
         def leaving(_: None) -> None:
             # Its streams go on while there is another connection.
             if not over.called:
-                over.callback(Lost(1001, "the server is going away", True))
+                over.callback(Lost(CloseCode.GOING_AWAY, "the server is going away", True))
 
         connection.lost.addCallback(ended)
         connection.leaving.addCallback(leaving)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
 from exposr_tx.inspection.recorder import Recording
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.wire.backstream import (
     HOP,
     MAX_RESPONSE_BODY,
@@ -192,7 +193,7 @@ class Connection(Protocol):
 
     def send_text(self, message: bytes) -> None: ...
 
-    def close(self, code: int = 1000, reason: str = "") -> None: ...
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None: ...
 
     def pause(self) -> None: ...
 
@@ -239,7 +240,7 @@ class Exchanges:
             message = self._responses.receive(data)
         except RemoteProtocolError as error:
             self._over = True
-            self._connection.close(1002, str(error))
+            self._connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return
         if message is None:
             return

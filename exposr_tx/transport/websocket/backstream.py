@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from exposr_tx.errors import Draining, ExposrError, TooManyFailures, TunnelNotFound
-from exposr_tx.interfaces import ITakeover, Origin
+from exposr_tx.interfaces import CloseCode, ITakeover, Origin
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket.client import ClientFactory, ClientProtocol
@@ -306,7 +306,7 @@ class JsonConnection:
         """Whether the server has sent a close frame, first or in answer."""
         return self._protocol.remoteCloseCode is not None
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Say goodbye; ``lost`` fires within two seconds."""
         self._protocol.close(code, reason)
 

@@ -19,7 +19,7 @@ from exposr_tx.errors import (
     TooManyFailures,
     TunnelNotFound,
 )
-from exposr_tx.interfaces import IAdmission, ITakeover, Origin
+from exposr_tx.interfaces import CloseCode, IAdmission, ITakeover, Origin
 from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.transport.journal import Journal
 from exposr_tx.transport.session import MAX_STREAMS
@@ -191,7 +191,7 @@ class WebsocketEndpoint:
         for upstream in list(self.upstreams):
             upstream.go_away()
 
-    def close(self, code: int = 1001, reason: str = SHUTTING_DOWN) -> None:
+    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = SHUTTING_DOWN) -> None:
         """End all connections now, with their streams."""
         self.draining = True
         for upstream in list(self.upstreams):
