@@ -40,13 +40,12 @@ from exposr_tx.transport.websocket import (
     connect_backstream,
 )
 from exposr_tx.wire.backstream import RequestMessage
+from exposr_tx.wire.native import MAX_STREAMS
 
 __all__ = ["BackstreamClient"]
 
 #: Seconds for a TCP connection to each of the server's addresses.
 CONNECT_TIMEOUT: Final = 10.0
-#: Streams open at once.
-MAX_STREAMS: Final = 4096
 #: Statuses that say that the credentials on the line are wrong: who started it must change them.
 REFUSALS: Final = (401, 403)
 #: Seconds that running requests get when it is asked to stop, and between looks at them.

@@ -24,7 +24,7 @@ from exposr_tx.transport.liveness import Liveness
 from exposr_tx.transport.native_channels import NativeChannels
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.mux import Dialect, Reply
-from exposr_tx.wire.native import GoAwayCode, NativeMux, Pinged, Ponged
+from exposr_tx.wire.native import MAX_STREAMS, GoAwayCode, NativeMux, Pinged, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.connection import MessageConnection
 
-__all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "Session"]
-
-#: Streams open at once on one session.
-MAX_STREAMS: Final = 4096
+__all__ = ["MAX_UNREAD_REPLIES", "Session"]
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024

@@ -22,11 +22,16 @@ from exposr_tx.errors import (
 from exposr_tx.interfaces import CloseCode, IAdmission, ITakeover, Origin
 from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.transport.journal import Journal
-from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.transport.websocket.upstream import Link, Upstream
-from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_native
+from exposr_tx.wire.native import (
+    DIALECT,
+    DIALECT_FIELD,
+    MAX_STREAMS,
+    SUBPROTOCOL,
+    offers_native,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IReactorTime

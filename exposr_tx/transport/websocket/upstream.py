@@ -18,9 +18,9 @@ from zope.interface import implementer
 from exposr_tx.errors import Draining, ExposrError, StreamLimit, TooManyConnections, UpstreamGone
 from exposr_tx.interfaces import CloseCode, IAdmission, IUpstream, Origin
 from exposr_tx.transport.connection import SHUTTING_DOWN, Lost, MessageConnection
-from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.session import Session
 from exposr_tx.wire.mux import MuxV2
-from exposr_tx.wire.native import Attaching, Detached, NativeMux
+from exposr_tx.wire.native import MAX_STREAMS, Attaching, Detached, NativeMux
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
