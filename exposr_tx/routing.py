@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from exposr_tx.addresses import DEFAULT_PORTS, authority
 from exposr_tx.errors import TooManyConnections, TunnelNotConnected, TunnelNotFound
 from exposr_tx.interfaces import CloseCode, Connection, IRoutes, IUpstream, VirtualHost
 from exposr_tx.tunnels import Tunnel, Tunnels
@@ -31,15 +32,11 @@ DISCONNECT_WAIT: Final = 0.5
 #: Virtual hosts kept ready; beyond it they are worked out anew.
 MAX_KNOWN: Final = 65536
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
 
 def _authority(scheme: str, host: str, port: int | None) -> bytes:
-    """``host[:port]`` in lower case, without the scheme's default port."""
-    host = f"[{host}]" if ":" in host else host
-    if port is None or _DEFAULT_PORTS.get(scheme) == port:
-        return host.lower().encode("idna" if not host.isascii() else "ascii")
-    return f"{host.lower()}:{port}".encode("ascii", "replace")
+    """``host[:port]`` in lower case, as it stands in a head."""
+    shown = authority(scheme, host, port).lower()
+    return shown.encode("ascii" if shown.isascii() else "idna")
 
 
 class VirtualHosts:
@@ -91,9 +88,9 @@ class VirtualHosts:
         target: tuple[bytes, bytes] | None = None
         try:
             parts = urlsplit(tunnel.target_url or "")
-            if parts.scheme in _DEFAULT_PORTS and parts.hostname:
-                authority = _authority(parts.scheme, parts.hostname, parts.port)
-                target = (parts.scheme.encode(), authority)
+            if parts.scheme in DEFAULT_PORTS and parts.hostname:
+                there = _authority(parts.scheme, parts.hostname, parts.port)
+                target = (parts.scheme.encode(), there)
         except (ValueError, UnicodeError):
             pass
         mode = tunnel.http.host_header
