@@ -37,7 +37,7 @@ from exposr_tx.client.answers import (
 )
 from exposr_tx.client.backoff import Backoff
 from exposr_tx.client.events import Events
-from exposr_tx.client.gate import Gate
+from exposr_tx.client.gate import GRACE, Gate
 from exposr_tx.errors import ExposrError, TunnelNotFound
 from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "GRACE",
     "Carrier",
     "Dial",
     "Source",
@@ -68,10 +67,6 @@ LEAST_SPELL = 1.0
 #: Seconds for which an account may be unknown: a memory server that has just
 #: restarted, a storage that is being restored.
 REFUSAL_PATIENCE = 60.0
-#: Seconds that streams get to end by themselves when a tunnel is closed in order.
-GRACE = 5.0
-#: Seconds between two looks at what is still running.
-LOOK = 0.05
 #: Connections that we open at most, whatever the server says.
 MOST_CONNECTIONS = 64
 
@@ -257,17 +252,16 @@ class TunnelPort:
         self._gate.closed = True
         for carrier in list(self._carriers):
             carrier.leave()
-        return Deferred.fromCoroutine(self._drain(self._clock.seconds() + grace))
+        return Deferred.fromCoroutine(self._drain(grace))
 
-    async def _drain(self, end: float) -> None:
+    async def _drain(self, grace: float) -> None:
         try:
-            while True:
-                self._gate.usher_out()
-                if not self.streams or self._stopping or self._clock.seconds() >= end:
-                    break
-                await deferLater(self._clock, LOOK, lambda: None)
+            await self._gate.emptied(self._clock, self._running, grace)
         finally:
             await self.stopListening()
+
+    def _running(self) -> int:
+        return 0 if self._stopping else self.streams
 
     # The whole
 
