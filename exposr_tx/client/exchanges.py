@@ -28,7 +28,7 @@ from exposr_tx.wire.backstream import (
     is_field,
     tokens_only,
 )
-from exposr_tx.wire.http1 import End, Response, ResponseParser
+from exposr_tx.wire.http1 import WITH_BODY, End, Response, ResponseParser
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
@@ -39,8 +39,6 @@ __all__ = ["Destination", "Exchanges"]
 TIME_LIMIT: Final = 300.0
 #: Exchanges at once; while there are more, no message is read.
 MAX_AT_ONCE: Final = 64
-#: Methods whose requests tell the length of a body that they do not have.
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Destination:
@@ -69,7 +67,7 @@ class Destination:
                 raise TargetFailed("the request has a header field that is none")
             if name.lower() not in HOP:
                 lines.append(f"{name}: {value}")
-        if message.body or message.method in _WITH_BODY:
+        if message.body or message.method in WITH_BODY:
             lines.append(f"Content-Length: {len(message.body)}")
         lines += ["Connection: close", "", ""]
         return "\r\n".join(lines).encode("utf-8", "replace") + message.body
