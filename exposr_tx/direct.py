@@ -22,7 +22,7 @@ from twisted.internet.tcp import Connection
 
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
-__all__ = ["close_directly", "direct_writer", "read_directly", "writer_of"]
+__all__ = ["close_directly", "direct_writer", "read_directly", "socket_of", "writer_of"]
 
 
 def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
@@ -70,6 +70,13 @@ def direct_writer(transport: Any) -> Callable[[bytes | bytearray], None] | None:
             write(bytes(memoryview(data)[sent:]))
 
     return write_directly
+
+
+def socket_of(transport: Any) -> Any:
+    """The socket that a connection goes by, below TLS or not; AttributeError where it has none."""
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    return transport.getHandle()
 
 
 def close_directly(transport: Any) -> bool:

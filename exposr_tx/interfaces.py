@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from zope.interface import Attribute, Interface
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 
 __all__ = [
+    "CloseCode",
     "Connection",
     "Decision",
     "IAccessLog",
@@ -168,6 +169,20 @@ class Record:
     version: int
 
 
+class CloseCode:
+    """Why a websocket is closed, as :meth:`IUpstream.close` is told it (RFC 6455 section 7.4.1)."""
+
+    NORMAL: Final = 1000
+    GOING_AWAY: Final = 1001
+    PROTOCOL_ERROR: Final = 1002
+    #: Not said, but what stands for a connection that ends without a close frame.
+    ABNORMAL: Final = 1006
+    #: Tells a client not to come back by itself.
+    POLICY_VIOLATION: Final = 1008
+    TOO_BIG: Final = 1009
+    INTERNAL_ERROR: Final = 1011
+
+
 class IUpstream(Interface):
     """One way to a tunnel's targets: a connected client, another node, a site in this process."""
 
@@ -186,7 +201,7 @@ class IUpstream(Interface):
         """Ask for a sign of life: True when it answered within a second."""
 
     def close(code: int, reason: str) -> None:
-        """End the connection, with all its streams; the websocket close code and reason say why."""
+        """End the connection, with all its streams; the CloseCode and the reason say why."""
 
 
 class IReusable(Interface):

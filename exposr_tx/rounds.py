@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["READ_SIZE", "Accepted", "Rounds", "accept_in_rounds", "rounds_of"]
+__all__ = ["READ_SIZE", "Accepted", "Rounds", "accept_in_rounds", "keep_alive", "rounds_of"]
 
 #: Bytes read at once. Twisted's 64 KiB mean four times the calls, frames and wake-ups for a large
 #: body: a gigabyte through the tunnel costs a third more CPU.
@@ -306,16 +306,23 @@ class _Arrivals(Reader):
         self.recv = lambda _: True
 
 
+def keep_alive(connection: socket.socket, figures: tuple[int, int, int]) -> None:
+    """Let the system find out whether the peer's host is still there.
+
+    :param figures: as :data:`KEEPALIVE`.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    for name, value in zip(names, figures, strict=True):
+        connection.setsockopt(socket.IPPROTO_TCP, name, value)
+
+
 def accept_in_rounds(port: Any) -> None:
     """Let a listening TCP port be read in rounds, and what it accepts be :class:`Accepted`; other
     ports stay as they are."""
     rounds = rounds_of(port.reactor) if type(port) is Port else None
     if rounds is not None and rounds.possible:
-        set_option = port.socket.setsockopt
-        set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        for name, value in zip(names, KEEPALIVE, strict=True):
-            set_option(socket.IPPROTO_TCP, name, value)
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(port.socket, KEEPALIVE)
         port.transport = Accepted
         rounds.take(_Arrivals(rounds, port))

@@ -17,33 +17,26 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from exposr_tx.addresses import DEFAULT_PORTS, authority
 from exposr_tx.errors import TooManyConnections, TunnelNotConnected, TunnelNotFound
-from exposr_tx.interfaces import Connection, IRoutes, IUpstream, VirtualHost
+from exposr_tx.interfaces import CloseCode, Connection, IRoutes, IUpstream, VirtualHost
 from exposr_tx.tunnels import Tunnel, Tunnels
 
-__all__ = ["CLOSE_POLICY", "Conflict", "Routes", "Switchboard", "VirtualHosts"]
+__all__ = ["Conflict", "Routes", "Switchboard", "VirtualHosts"]
 
 Conflict: TypeAlias = Literal["share", "replace", "refuse"]
 
-#: The websocket close code that tells a client not to come back by itself.
-CLOSE_POLICY: Final = 1008
-#: The close code for a connection whose place is taken by a newer one.
-CLOSE_REPLACED: Final = 1001
 #: Seconds that a disconnect waits for the connections to be gone.
 DISCONNECT_WAIT: Final = 0.5
 
 #: Virtual hosts kept ready; beyond it they are worked out anew.
 MAX_KNOWN: Final = 65536
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
 
 def _authority(scheme: str, host: str, port: int | None) -> bytes:
-    """``host[:port]`` in lower case, without the scheme's default port."""
-    host = f"[{host}]" if ":" in host else host
-    if port is None or _DEFAULT_PORTS.get(scheme) == port:
-        return host.lower().encode("idna" if not host.isascii() else "ascii")
-    return f"{host.lower()}:{port}".encode("ascii", "replace")
+    """``host[:port]`` in lower case, as it stands in a head."""
+    shown = authority(scheme, host, port).lower()
+    return shown.encode("ascii" if shown.isascii() else "idna")
 
 
 class VirtualHosts:
@@ -95,9 +88,9 @@ class VirtualHosts:
         target: tuple[bytes, bytes] | None = None
         try:
             parts = urlsplit(tunnel.target_url or "")
-            if parts.scheme in _DEFAULT_PORTS and parts.hostname:
-                authority = _authority(parts.scheme, parts.hostname, parts.port)
-                target = (parts.scheme.encode(), authority)
+            if parts.scheme in DEFAULT_PORTS and parts.hostname:
+                there = _authority(parts.scheme, parts.hostname, parts.port)
+                target = (parts.scheme.encode(), there)
         except (ValueError, UnicodeError):
             pass
         mode = tunnel.http.host_header
@@ -176,7 +169,7 @@ class Switchboard:
             live.doubted.difference_update(old)
         for upstream, answers in zip(old, alive, strict=True):
             if not answers:
-                upstream.close(CLOSE_REPLACED, "no sign of life")
+                upstream.close(CloseCode.GOING_AWAY, "no sign of life")
                 self.unplug(upstream, clean=False)
 
     async def plug(self, upstream: IUpstream) -> None:
@@ -195,7 +188,7 @@ class Switchboard:
         if len(live.upstreams) <= self._max or upstream not in live.upstreams:
             return
         if self._conflict == "replace":
-            live.upstreams[0].close(CLOSE_REPLACED, "replaced by a newer connection")
+            live.upstreams[0].close(CloseCode.GOING_AWAY, "replaced by a newer connection")
             return
         self.unplug(upstream, clean=True)
         raise TooManyConnections(upstream.tunnel_id)
@@ -251,7 +244,7 @@ class Switchboard:
         late = self._clock.callLater(DISCONNECT_WAIT, too_late)
         self._waiting.setdefault(tunnel_id, []).append(gone)
         for upstream in list(live.upstreams):
-            upstream.close(CLOSE_POLICY, reason)
+            upstream.close(CloseCode.POLICY_VIOLATION, reason)
         return done
 
     def forget(self, tunnel_id: str) -> None:

@@ -41,8 +41,8 @@ from exposr_tx.accounts import Accounts
 from exposr_tx.bodies import Body
 from exposr_tx.client.access import Access
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.endpoint import GRACE
 from exposr_tx.client.events import Events
+from exposr_tx.client.gate import GRACE
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.trust import Trust

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.addresses import host_port, unwrapped
+from exposr_tx.addresses import authority, host_port, unwrapped
 
 
 class AddressTests(SynchronousTestCase):
@@ -31,3 +31,14 @@ class AddressTests(SynchronousTestCase):
             (UNIXAddress(None), ":0"),
         ):
             self.assertEqual(host_port(address), shown)
+
+    def test_authority(self) -> None:
+        """The port of the scheme goes without saying."""
+        for scheme, host, port, shown in (
+            ("http", "a.test", 80, "a.test"),
+            ("http", "a.test", 443, "a.test:443"),
+            ("https", "2001:db8::1", 443, "[2001:db8::1]"),
+            ("tcp", "2001:db8::1", 80, "[2001:db8::1]:80"),
+            ("https", "a.test", None, "a.test"),
+        ):
+            self.assertEqual(authority(scheme, host, port), shown)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["ApiSettings"]
+from exposr_tx.addresses import DEFAULT_PORTS, authority
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+__all__ = ["ApiSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class ApiSettings:
     def http_url(self, tunnel_id: str) -> str:
         """A tunnel's public URL, with a slash at its end."""
         parts = urlsplit(self.ingress_http_url)
-        port = "" if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f":{parts.port}"
-        return f"{parts.scheme}://{tunnel_id}.{parts.hostname}{port}/"
+        host = f"{tunnel_id}.{parts.hostname}"
+        return f"{parts.scheme}://{authority(parts.scheme, host, parts.port)}/"
 
     def tcp_url(self, port: int) -> str:
         """The public URL of a TCP port."""
         host = urlsplit(self.ingress_http_url).hostname or "localhost"
-        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        return f"tcp://{authority('tcp', host, port)}"
 
     def ws_url(self, base_url: str, tunnel_id: str, token: str) -> str:
         """Where a tunnel's client connects.
@@ -53,8 +53,6 @@ class ApiSettings:
         """
         parts = urlsplit(self.api_url or base_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        authority = parts.netloc.rpartition("@")[2].lower()
-        port = f":{_DEFAULT_PORTS.get(parts.scheme)}"
-        return (
-            f"{scheme}://{authority.removesuffix(port)}/v1/tunnel/{tunnel_id}/ws-endpoint?t={token}"
-        )
+        host = parts.netloc.rpartition("@")[2].lower()
+        host = host.removesuffix(f":{DEFAULT_PORTS.get(parts.scheme)}")
+        return f"{scheme}://{host}/v1/tunnel/{tunnel_id}/ws-endpoint?t={token}"

@@ -32,6 +32,7 @@ from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
 from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket import (
     ClientConnection,
@@ -40,18 +41,14 @@ from exposr_tx.transport.websocket import (
     connect_backstream,
 )
 from exposr_tx.wire.backstream import RequestMessage
+from exposr_tx.wire.native import MAX_STREAMS
 
 __all__ = ["BackstreamClient"]
 
 #: Seconds for a TCP connection to each of the server's addresses.
 CONNECT_TIMEOUT: Final = 10.0
-#: Streams open at once.
-MAX_STREAMS: Final = 4096
 #: Statuses that say that the credentials on the line are wrong: who started it must change them.
 REFUSALS: Final = (401, 403)
-#: Seconds that running requests get when it is asked to stop, and between looks at them.
-GRACE: Final = 5.0
-LOOK: Final = 0.05
 _WEBSOCKET: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
@@ -161,23 +158,24 @@ class BackstreamClient:
         for connection in list(self._connections):
             if isinstance(connection, ClientConnection):
                 connection.leave()
-        self._finish(self._reactor.seconds() + GRACE)
+        Deferred.fromCoroutine(self._finish()).addErrback(self._bug)
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _finish(self, end: float) -> None:
-        self._gate.usher_out()
-        running = len(self._exchanges or ())
-        for connection in self._connections:
-            if isinstance(connection, ClientConnection):
-                running += connection.streams
-        if running and self._reactor.seconds() < end:
-            self._reactor.callLater(LOOK, self._finish, end)
-            return
+    async def _finish(self) -> None:
+        await self._gate.emptied(self._reactor, self._running)
         if self._exchanges is not None:
             self._exchanges.give_up()
         for connection in list(self._connections):
             connection.close()
+
+    def _running(self) -> int:
+        """Requests that are not answered, and streams."""
+        streams = (c.streams for c in self._connections if isinstance(c, ClientConnection))
+        return len(self._exchanges or ()) + sum(streams)
+
+    def _bug(self, failure: Failure) -> None:
+        self._log.error("failed to end in good order", error=failure.getErrorMessage())
 
     async def _run(self) -> int:
         backoff = Backoff(self._random)
@@ -236,7 +234,7 @@ class BackstreamClient:
         def leaving(_: None) -> None:
             # Its streams go on while there is another connection.
             if not over.called:
-                over.callback(Lost(1001, "the server is going away", True))
+                over.callback(Lost(CloseCode.GOING_AWAY, "the server is going away", True))
 
         connection.lost.addCallback(ended)
         connection.leaving.addCallback(leaving)

@@ -32,13 +32,11 @@ from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.service import Door, ServerService, close_all, tcp_door
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.websocket import BackstreamEndpoint
+from exposr_tx.wire.native import MAX_STREAMS
 
 __all__ = ["Options", "Rooms", "logging", "makeService", "service"]
 
 Options = ServeOptions
-
-#: Streams open at once on all native clients.
-MAX_STREAMS = 4096
 
 
 class Rooms:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from exposr_tx.addresses import authority
 from exposr_tx.errors import BadInput
 
 __all__ = ["AccountsFile", "StoredAccount", "account_in", "server_key"]
@@ -26,7 +27,6 @@ DIRECTORY_MODE = 0o700
 HEADER = "# Accounts of exposr, by server. An account number is its own password: keep this file.\n"
 #: Bytes of a file with one account that are looked at.
 MOST = 4096
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,10 @@ class StoredAccount:
 def server_key(url: str) -> str:
     """One spelling for all the URLs that mean the same server."""
     parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port is not None and parts.port != DEFAULT_PORTS.get(parts.scheme.lower()):
-        host = f"{host}:{parts.port}"
+    scheme = parts.scheme.lower()
+    host = authority(scheme, (parts.hostname or "").lower(), parts.port)
     path = parts.path if parts.path.endswith("/") else parts.path + "/"
-    return urlunsplit((parts.scheme.lower(), host, path, "", ""))
+    return urlunsplit((scheme, host, path, "", ""))
 
 
 def _quoted(text: str) -> str:

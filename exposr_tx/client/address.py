@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-__all__ = ["TunnelAddress"]
+from exposr_tx.addresses import DEFAULT_PORTS
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+__all__ = ["TunnelAddress"]
 
 
 @implementer(IAddress)

@@ -37,8 +37,9 @@ from exposr_tx.client.answers import (
 )
 from exposr_tx.client.backoff import Backoff
 from exposr_tx.client.events import Events
-from exposr_tx.client.gate import Gate
+from exposr_tx.client.gate import GRACE, Gate
 from exposr_tx.errors import ExposrError, TunnelNotFound
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "GRACE",
     "Carrier",
     "Dial",
     "Source",
@@ -57,22 +57,16 @@ __all__ = [
 
 T = TypeVar("T")
 
-POLICY_VIOLATION = 1008
 #: Reasons with which our server says that coming back is pointless.
 FINAL_REASONS = frozenset({"disconnected", "deleted", "disabled"})
 #: Seconds after any other 1008: the limit of connections may be taken by one of
 #: our own that the server has not missed yet.
 CROWDED_WAIT = 5.0
-GOING_AWAY = 1001
 #: Seconds that a connection must have lasted for another one to be made at once.
 LEAST_SPELL = 1.0
 #: Seconds for which an account may be unknown: a memory server that has just
 #: restarted, a storage that is being restored.
 REFUSAL_PATIENCE = 60.0
-#: Seconds that streams get to end by themselves when a tunnel is closed in order.
-GRACE = 5.0
-#: Seconds between two looks at what is still running.
-LOOK = 0.05
 #: Connections that we open at most, whatever the server says.
 MOST_CONNECTIONS = 64
 
@@ -258,17 +252,16 @@ class TunnelPort:
         self._gate.closed = True
         for carrier in list(self._carriers):
             carrier.leave()
-        return Deferred.fromCoroutine(self._drain(self._clock.seconds() + grace))
+        return Deferred.fromCoroutine(self._drain(grace))
 
-    async def _drain(self, end: float) -> None:
+    async def _drain(self, grace: float) -> None:
         try:
-            while True:
-                self._gate.usher_out()
-                if not self.streams or self._stopping or self._clock.seconds() >= end:
-                    break
-                await deferLater(self._clock, LOOK, lambda: None)
+            await self._gate.emptied(self._clock, self._running, grace)
         finally:
             await self.stopListening()
+
+    def _running(self) -> int:
+        return 0 if self._stopping else self.streams
 
     # The whole
 
@@ -328,7 +321,7 @@ class TunnelPort:
             left = [waiting for waiting in (*left, gone) if not waiting.called]
             if self._stopping or self._gate.closed:
                 break
-            if lost.code == POLICY_VIOLATION and lost.reason in FINAL_REASONS:
+            if lost.code == CloseCode.POLICY_VIOLATION and lost.reason in FINAL_REASONS:
                 raise TunnelEnded(f"the server has ended the tunnel: {lost.reason}")
             self._events.lost(self._tunnel, number, lost)
             if not self._retry:
@@ -337,7 +330,7 @@ class TunnelPort:
             backoff.lasted(lasted)
             if carrier in self._carriers and lasted > LEAST_SPELL:
                 continue  # it is leaving: its streams go on while there is another
-            crowded = lost.code == POLICY_VIOLATION
+            crowded = lost.code == CloseCode.POLICY_VIOLATION
             await self._sleep(CROWDED_WAIT if crowded else backoff.next())
         if left:
             await DeferredList(left)
@@ -357,7 +350,7 @@ class TunnelPort:
 
         def leaving(_: None) -> None:
             if self._retry and not over.called:
-                over.callback(Lost(GOING_AWAY, "the server is going away", True))
+                over.callback(Lost(CloseCode.GOING_AWAY, "the server is going away", True))
 
         carrier.lost.addCallback(ended)
         carrier.leaving.addCallback(leaving)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
 from exposr_tx.inspection.recorder import Recording
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.wire.backstream import (
     HOP,
     MAX_RESPONSE_BODY,
@@ -27,7 +28,7 @@ from exposr_tx.wire.backstream import (
     is_field,
     tokens_only,
 )
-from exposr_tx.wire.http1 import End, Response, ResponseParser
+from exposr_tx.wire.http1 import WITH_BODY, End, Response, ResponseParser
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorTime
@@ -38,8 +39,6 @@ __all__ = ["Destination", "Exchanges"]
 TIME_LIMIT: Final = 300.0
 #: Exchanges at once; while there are more, no message is read.
 MAX_AT_ONCE: Final = 64
-#: Methods whose requests tell the length of a body that they do not have.
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Destination:
@@ -68,7 +67,7 @@ class Destination:
                 raise TargetFailed("the request has a header field that is none")
             if name.lower() not in HOP:
                 lines.append(f"{name}: {value}")
-        if message.body or message.method in _WITH_BODY:
+        if message.body or message.method in WITH_BODY:
             lines.append(f"Content-Length: {len(message.body)}")
         lines += ["Connection: close", "", ""]
         return "\r\n".join(lines).encode("utf-8", "replace") + message.body
@@ -192,7 +191,7 @@ class Connection(Protocol):
 
     def send_text(self, message: bytes) -> None: ...
 
-    def close(self, code: int = 1000, reason: str = "") -> None: ...
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None: ...
 
     def pause(self) -> None: ...
 
@@ -239,7 +238,7 @@ class Exchanges:
             message = self._responses.receive(data)
         except RemoteProtocolError as error:
             self._over = True
-            self._connection.close(1002, str(error))
+            self._connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return
         if message is None:
             return

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forward"]
 
-#: How often in a row, at the pace of ``endpoint.LOOK``, a v2 stream must have been still to be
+#: How often in a row, at the pace of ``gate.LOOK``, a v2 stream must have been still to be
 #: taken for idle: a second.
 STILL_LOOKS = 20
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.task import deferLater
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
 from exposr_tx.interfaces import IReusable
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IAddress, IReactorTime
 
-__all__ = ["Gate"]
+__all__ = ["GRACE", "LOOK", "Gate"]
+
+#: Seconds that streams get to end by themselves when a tunnel is closed in order.
+GRACE: Final = 5.0
+#: Seconds between two looks at what is still running.
+LOOK: Final = 0.05
 
 
 @implementer(IProtocolFactory)
@@ -51,8 +58,22 @@ class Gate:
     def doStop(self) -> None:
         self._factory.doStop()
 
-    def usher_out(self) -> None:
-        """End the streams that are only kept for further use. To be called until all have ended."""
+    async def emptied(
+        self, clock: IReactorTime, running: Callable[[], int], grace: float = GRACE
+    ) -> None:
+        """Returns when nothing runs any more, or ``grace`` seconds are over.
+
+        :param running: how much does.
+        """
+        end = clock.seconds() + grace
+        while True:
+            self._usher_out()
+            if not running() or clock.seconds() >= end:
+                return
+            await deferLater(clock, LOOK, lambda: None)
+
+    def _usher_out(self) -> None:
+        """End the streams that are only kept for further use."""
         for protocol in list(self._inside.values()):
             kept = IReusable(protocol, None)
             if kept is not None:

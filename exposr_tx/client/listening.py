@@ -27,8 +27,9 @@ from zope.interface import implementer
 from exposr_tx.client.access import Access
 from exposr_tx.client.address import TunnelAddress
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import GRACE, Dial, TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import Dial, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
+from exposr_tx.client.gate import GRACE
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.report import Report
 from exposr_tx.client.rest import RestClient

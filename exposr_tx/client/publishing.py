@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from exposr_tx.client.access import Access
-from exposr_tx.client.endpoint import GRACE
 from exposr_tx.client.events import Events
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.gate import GRACE
 from exposr_tx.client.listening import PublicEndpoint, PublicPort
 from exposr_tx.client.recorded import RecordedFactory
 from exposr_tx.client.recording import recordings

@@ -21,8 +21,9 @@ from exposr_tx.client.answers import AccountRefused, ServerUnreachable, TunnelTa
 from exposr_tx.client.arguments import ConnectArguments
 from exposr_tx.client.commands import Commands
 from exposr_tx.client.dialling import Dialler
-from exposr_tx.client.endpoint import GRACE, TunnelEndpoint, TunnelPort
+from exposr_tx.client.endpoint import TunnelEndpoint, TunnelPort
 from exposr_tx.client.forward import Forward
+from exposr_tx.client.gate import GRACE
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.inspecting import inspector_of
 from exposr_tx.client.options import (

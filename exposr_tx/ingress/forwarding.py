@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from exposr_tx.addresses import DEFAULT_PORTS
 from exposr_tx.ingress.trust import Visitor
 from exposr_tx.interfaces import VirtualHost
 from exposr_tx.wire.http1 import Fields, Request, Response, field_lines
@@ -25,7 +26,9 @@ _DOMAIN: Final = re.compile(
     rb"(;[ \t]*domain[ \t]*=[ \t]*)\.?([^;]*?)([ \t]*(?:;|\Z))", re.IGNORECASE
 )
 _MOVING: Final = frozenset([b"MOVE", b"COPY"])
-_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+_DEFAULT_PORTS: Final = {
+    scheme.encode(): str(port).encode() for scheme, port in DEFAULT_PORTS.items()
+}
 
 
 def without_default_port(scheme: bytes, authority: bytes) -> bytes:

@@ -11,6 +11,8 @@ import struct
 import termios
 from typing import Any, cast
 
+from exposr_tx.direct import socket_of
+
 __all__ = ["Stall"]
 
 
@@ -42,9 +44,8 @@ class Stall:
 
 def _unacknowledged(transport: Any) -> int:
     """Bytes in the socket's send queue, below TLS or not; 0 where nobody knows."""
-    carrier = getattr(transport, "transport", transport)
     try:
-        told = fcntl.ioctl(carrier.getHandle().fileno(), termios.TIOCOUTQ, bytes(4))
+        told = fcntl.ioctl(socket_of(transport).fileno(), termios.TIOCOUTQ, bytes(4))
     except (AttributeError, OSError):
         return 0
     return cast(int, struct.unpack("i", told)[0])

@@ -19,6 +19,7 @@ import exposr_tx
 from exposr_tx.inspection.decoding import decoded, field_text, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange
 from exposr_tx.inspection.redaction import REDACTED, Redaction
+from exposr_tx.wire.http1 import WITH_BODY
 
 __all__ = ["archive", "entry", "envelope", "written"]
 
@@ -32,8 +33,6 @@ MAX_PARAMETERS: Final = 1000
 #: What stands for a media type that was not told.
 UNKNOWN: Final = "x-unknown"
 _FORM: Final = "application/x-www-form-urlencoded"
-#: Methods whose requests have a body, be it an empty one.
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 #: Names of Set-Cookie's attributes.
 _ATTRIBUTES: Final = {"path": "path", "domain": "domain", "samesite": "sameSite"}
 _FLAGS: Final = {"httponly": "httpOnly", "secure": "secure"}
@@ -152,7 +151,7 @@ def _request(exchange: Exchange, redaction: Redaction) -> Object:
         "headersSize": len(head.raw) or -1,
         "bodySize": exchange.request_wire.size,
     }
-    if exchange.request_body.size or head.method in _WITH_BODY:
+    if exchange.request_body.size or head.method in WITH_BODY:
         made["postData"] = _post_data(exchange, redaction)
     if exchange.request_trailers:
         made["_trailers"] = _headers(exchange.request_trailers, redaction)

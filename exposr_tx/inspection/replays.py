@@ -14,14 +14,13 @@ from urllib.parse import quote
 
 from exposr_tx.errors import BadInput
 from exposr_tx.inspection.exchanges import Exchange
+from exposr_tx.wire.http1 import WITH_BODY
 from exposr_tx.wire.http1.syntax import TOKEN
 
 __all__ = ["Edit", "NotReplayable", "not_replayable", "replay_bytes"]
 
 #: Fields of the framing, which is made anew, and one that asks for a pause that nobody makes.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"trailer", b"expect"})
-#: Methods whose requests tell the length of a body that they do not have.
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _NAME: Final = re.compile(TOKEN)
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
@@ -92,7 +91,7 @@ def _edited(exchange: Exchange, edit: Edit) -> bytes:
     if not any(name.lower() == b"host" for name, _ in fields):
         fields.insert(0, (b"Host", request.field(b"host")))
     body = exchange.request_body.data if edit.body is None else edit.body
-    if body or method.upper() in _WITH_BODY:
+    if body or method.upper() in WITH_BODY:
         fields.append((b"Content-Length", b"%d" % len(body)))
     lines = [f"{method} {target} HTTP/1.1".encode("ascii")]
     lines += [name + b": " + value.strip(b" \t") for name, value in fields]

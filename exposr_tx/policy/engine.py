@@ -19,7 +19,7 @@ from typing import Any, Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.scan import Module
 
-__all__ = ["UNDEFINED", "Engine", "EvaluationFailed", "MissingExtra", "available"]
+__all__ = ["UNDEFINED", "Engine", "EvaluationFailed", "MissingExtra"]
 
 #: The result of a rule that has none.
 UNDEFINED: Final = object()
@@ -49,15 +49,6 @@ class MissingExtra(PolicyInvalid):
 
 class EvaluationFailed(Exception):
     """The engine gave up. Its own words may show parts of a request, and are not in here."""
-
-
-def available() -> bool:
-    """Whether the engine is installed, and can be loaded on this system."""
-    try:
-        import regopy  # noqa: F401, PLC0415
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 class Engine:

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.rounds import rounds_of
 from exposr_tx.transport.batch import Batch
 from exposr_tx.transport.channels import Channels
@@ -23,7 +24,7 @@ from exposr_tx.transport.liveness import Liveness
 from exposr_tx.transport.native_channels import NativeChannels
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.mux import Dialect, Reply
-from exposr_tx.wire.native import GoAwayCode, NativeMux, Pinged, Ponged
+from exposr_tx.wire.native import MAX_STREAMS, GoAwayCode, NativeMux, Pinged, Ponged
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime
@@ -31,14 +32,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.connection import MessageConnection
 
-__all__ = ["MAX_STREAMS", "MAX_UNREAD_REPLIES", "TOO_LARGE", "Session"]
-
-#: WebSocket close codes.
-PROTOCOL_ERROR: Final = 1002
-TOO_LARGE: Final = 1009
-
-#: Streams open at once on one session.
-MAX_STREAMS: Final = 4096
+__all__ = ["MAX_UNREAD_REPLIES", "Session"]
 
 #: Bytes of answers that may pile up for a peer that sends but does not read.
 MAX_UNREAD_REPLIES: Final = 1024 * 1024
@@ -241,7 +235,7 @@ class Session:
             self.connection.abort(reason)
             self._end(reason)
 
-    def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+    def violated(self, reason: str, code: int = CloseCode.PROTOCOL_ERROR) -> None:
         """The peer breaks the protocol, and is told so."""
         if not self._over:
             self.connection.close(code, reason)

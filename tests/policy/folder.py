@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from exposr_tx.interfaces import Question
 from exposr_tx.policy.compiled import Compiled
-from exposr_tx.policy.engine import available
 from exposr_tx.policy.sources import read_sources
 
 if TYPE_CHECKING:
     from tests.system.harness import Scope
 
-SKIP = None if available() else "needs the Rego engine: pip install 'exposr-tx[rego]'"
+try:
+    import regopy  # noqa: F401
+except (ImportError, OSError):
+    SKIP: str | None = "needs the Rego engine: pip install 'exposr-tx[rego]'"
+else:
+    SKIP = None
 
 
 class Folder:

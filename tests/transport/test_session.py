@@ -16,7 +16,7 @@ from exposr_tx.errors import StreamLimit, TargetFailed, UpstreamGone
 from exposr_tx.transport.channels import CLOSE_TIMEOUT
 from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL, SERVER_SILENCE
 from exposr_tx.transport.openings import ACK_TIMEOUT
-from exposr_tx.transport.session import MAX_UNREAD_REPLIES, PROTOCOL_ERROR, Session
+from exposr_tx.transport.session import MAX_UNREAD_REPLIES, Session
 from exposr_tx.wire.mux import MuxV2
 from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorders
 
@@ -104,7 +104,7 @@ class Opening(SynchronousTestCase):
         opened = pair.dial()
         pair.here.take("message", bytes.fromhex("0002 0003 00000001 00000002 00000000"))
         self.failureResultOf(opened, UpstreamGone)
-        self.assertEqual(PROTOCOL_ERROR, pair.here.closed and pair.here.closed[0])
+        self.assertEqual(1002, pair.here.closed and pair.here.closed[0])
 
     def test_pieces(self) -> None:
         """Messages in pieces are acted upon as they arrive."""
@@ -118,7 +118,7 @@ class Opening(SynchronousTestCase):
         pair.client.message_end()
         pair.client.message_begin()
         pair.client.message_data(b"\x00\x03" + bytes(14))
-        self.assertEqual(PROTOCOL_ERROR, pair.there.closed and pair.there.closed[0])
+        self.assertEqual(1002, pair.there.closed and pair.there.closed[0])
 
 
 class Ending(SynchronousTestCase):

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from exposr_tx.addresses import host_port
 from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
-from exposr_tx.interfaces import IAdmission, IUpstream, Origin
+from exposr_tx.interfaces import CloseCode, IAdmission, IUpstream, Origin
 from exposr_tx.transport.backstream.exchange import Exchange
 from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.wire.backstream import Requests
@@ -35,8 +35,6 @@ QUEUE: Final = 256
 #: Bytes of bodies, of both directions, that are held for one client: beyond it further bodies
 #: are 503, and the client is asked nothing more until slow visitors have read their answers.
 MAX_HELD: Final = 128 * 1024 * 1024
-#: The websocket close code for what breaks the protocol.
-PROTOCOL_ERROR: Final = 1002
 
 
 class Messages(Protocol):
@@ -164,7 +162,7 @@ class JsonUpstream:
 
     def _check_drained(self) -> None:
         if self._drained and not self._streams and not self._gone:
-            self.close(1001, SHUTTING_DOWN)
+            self.close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
 
     # What streams ask for
 
@@ -231,7 +229,7 @@ class JsonUpstream:
         self._requests.skip()
         self._next()
 
-    def violated(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+    def violated(self, reason: str, code: int = CloseCode.PROTOCOL_ERROR) -> None:
         """The client breaks the protocol: nobody but it loses anything that was not lost."""
         if not self._gone:
             self._messages.close(code, reason)

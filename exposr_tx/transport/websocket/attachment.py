@@ -7,11 +7,12 @@ connection takes more (docs/protocols/exposr-tx-1.md, "Several tunnels").
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail
 
 from exposr_tx.errors import ExposrError, LocalProtocolError
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
 from exposr_tx.wire.native import Attached, Detached, Refused
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from exposr_tx.transport.session import Session
 
 __all__ = ["AttachFailed", "AttachRefused", "Attachment", "ClientConnection"]
-
-#: Close codes: a goodbye, one that goes, and what the server will not have.
-DONE: Final = 1000
-GOING_AWAY: Final = 1001
-POLICY_VIOLATION: Final = 1008
 
 
 class AttachFailed(ExposrError):
@@ -111,12 +107,12 @@ class ClientConnection:
         native = self.session.native
         others = self._tunnels.keys() - {attachment.number} if attachment is not None else ()
         if attachment is not None and native is not None and (others or self._asked):
-            native.detach(attachment.number, DONE, "")
+            native.detach(attachment.number, CloseCode.NORMAL, "")
         elif not self._left:
             self._left = True
             self.session.go_away("the client goes")
 
-    def close(self, code: int = DONE, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close all streams and say goodbye; :attr:`lost` fires within two seconds."""
         self.session.close(code, reason)
 
@@ -155,9 +151,9 @@ class ClientConnection:
             self.close()
             return
         del self._tunnels[number]
-        native.detach(number, DONE, "")
+        native.detach(number, CloseCode.NORMAL, "")
         native.cut(number, "the tunnel is closed")
-        attachment.lost.callback(Lost(DONE, "", True))
+        attachment.lost.callback(Lost(CloseCode.NORMAL, "", True))
 
     # What the session tells ------------------------------------------------
 
@@ -190,7 +186,7 @@ class ClientConnection:
     def _detach(self, number: int) -> None:
         native = self.session.native
         if native is not None:
-            native.detach(number, DONE, "")
+            native.detach(number, CloseCode.NORMAL, "")
 
     def _detached(self, event: Detached) -> None:
         attachment = self._tunnels.pop(event.attachment, None)
@@ -214,8 +210,8 @@ class ClientConnection:
             waiting.errback(AttachFailed(lost.reason or "the connection is lost"))
         tunnels, self._tunnels = self._tunnels, {}
         # A verdict about one tunnel is given this way only where it is alone.
-        shared = lost.code == POLICY_VIOLATION and len(tunnels) > 1
-        told = Lost(GOING_AWAY, lost.reason, lost.clean) if shared else lost
+        shared = lost.code == CloseCode.POLICY_VIOLATION and len(tunnels) > 1
+        told = Lost(CloseCode.GOING_AWAY, lost.reason, lost.clean) if shared else lost
         for attachment in tunnels.values():
             attachment.lost.callback(told)
         return lost

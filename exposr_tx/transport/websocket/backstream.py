@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from exposr_tx.direct import socket_of
 from exposr_tx.errors import Draining, ExposrError, TooManyFailures, TunnelNotFound
-from exposr_tx.interfaces import ITakeover, Origin
+from exposr_tx.interfaces import CloseCode, ITakeover, Origin
+from exposr_tx.rounds import keep_alive
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket.client import ClientFactory, ClientProtocol
@@ -65,19 +67,6 @@ class Events(Protocol):
     def refused(self, tunnel_id: str, peer: IAddress, error: ExposrError) -> None: ...
 
 
-def _probe_silence(transport: Any) -> None:
-    """Let the system find out whether the other host is still there."""
-    try:
-        handle: socket.socket = transport.getHandle()
-        transport.setTcpKeepAlive(1)
-        for option, value in zip(
-            (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT), PROBES, strict=True
-        ):
-            handle.setsockopt(socket.IPPROTO_TCP, option, value)
-    except (AttributeError, OSError):
-        pass  # TLS hides it, and a UNIX socket has none: then only its end is noticed
-
-
 class _Texts:
     """What both sides' protocols do with text messages. Mixed into carriers, before them.
 
@@ -95,7 +84,8 @@ class _Texts:
     def begin(self, reader: Any) -> None:
         """The websocket is open, and carries text."""
         self.reader = reader
-        _probe_silence(self.transport)
+        with suppress(AttributeError, OSError):  # a UNIX socket has no such thing
+            keep_alive(socket_of(self.transport), PROBES)
         self.register(_Room(self))  # type: ignore[attr-defined]
 
     def send_text(self, message: bytes) -> None:
@@ -306,7 +296,7 @@ class JsonConnection:
         """Whether the server has sent a close frame, first or in answer."""
         return self._protocol.remoteCloseCode is not None
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Say goodbye; ``lost`` fires within two seconds."""
         self._protocol.close(code, reason)
 

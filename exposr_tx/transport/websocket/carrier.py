@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from autobahn.websocket.protocol import WebSocketProtocol
 
 from exposr_tx.direct import direct_writer, read_directly
+from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
-from exposr_tx.transport.session import TOO_LARGE
 from exposr_tx.transport.websocket.masking import SMALL, mask_from, masked, unmasked
 from exposr_tx.transport.websocket.settings import CLOSE_TIMEOUT, MAX_MESSAGE, Silence
 from exposr_tx.wire.frames import FrameReader, frame_head
@@ -154,7 +154,7 @@ class Carrier:
                 session.message_end()
         if reader.too_large:
             limit = reader.max_message
-            session.violated(f"a message of more than {limit} bytes", TOO_LARGE)
+            session.violated(f"a message of more than {limit} bytes", CloseCode.TOO_BIG)
         elif reader.is_text:
             session.violated("a text message")
         else:
@@ -248,7 +248,7 @@ class Carrier:
         # Why we have closed it says more than how the peer took that.
         ours = (self.localCloseReason or b"").decode() if self.closedByMe else ""
         return Lost(
-            1006 if code is None else code,
+            CloseCode.ABNORMAL if code is None else code,
             ours or self.remoteCloseReason or self.wasNotCleanReason or "",
             bool(self.closedByMe or self.remoteCloseCode is not None),
         )

@@ -13,12 +13,12 @@ from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientPr
 from twisted.internet.defer import Deferred
 
 from exposr_tx.errors import ExposrError
-from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.session import Session
 from exposr_tx.transport.websocket.attachment import ClientConnection
 from exposr_tx.transport.websocket.carrier import Carrier, Lost
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.wire.mux import MuxV2
-from exposr_tx.wire.native import SUBPROTOCOL, NativeMux, is_native
+from exposr_tx.wire.native import MAX_STREAMS, SUBPROTOCOL, NativeMux, is_native
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import (

@@ -19,14 +19,19 @@ from exposr_tx.errors import (
     TooManyFailures,
     TunnelNotFound,
 )
-from exposr_tx.interfaces import IAdmission, ITakeover, Origin
+from exposr_tx.interfaces import CloseCode, IAdmission, ITakeover, Origin
 from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.transport.journal import Journal
-from exposr_tx.transport.session import MAX_STREAMS
 from exposr_tx.transport.websocket.carrier import Carrier
 from exposr_tx.transport.websocket.settings import Silence, Timers, limits
 from exposr_tx.transport.websocket.upstream import Link, Upstream
-from exposr_tx.wire.native import DIALECT, DIALECT_FIELD, SUBPROTOCOL, offers_native
+from exposr_tx.wire.native import (
+    DIALECT,
+    DIALECT_FIELD,
+    MAX_STREAMS,
+    SUBPROTOCOL,
+    offers_native,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocol, IReactorTime
@@ -191,7 +196,7 @@ class WebsocketEndpoint:
         for upstream in list(self.upstreams):
             upstream.go_away()
 
-    def close(self, code: int = 1001, reason: str = SHUTTING_DOWN) -> None:
+    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = SHUTTING_DOWN) -> None:
         """End all connections now, with their streams."""
         self.draining = True
         for upstream in list(self.upstreams):

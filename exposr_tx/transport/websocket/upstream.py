@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.errors import Draining, ExposrError, StreamLimit, TooManyConnections, UpstreamGone
-from exposr_tx.interfaces import IAdmission, IUpstream, Origin
+from exposr_tx.interfaces import CloseCode, IAdmission, IUpstream, Origin
 from exposr_tx.transport.connection import SHUTTING_DOWN, Lost, MessageConnection
-from exposr_tx.transport.session import MAX_STREAMS, Session
+from exposr_tx.transport.session import Session
 from exposr_tx.wire.mux import MuxV2
-from exposr_tx.wire.native import Attaching, Detached, NativeMux
+from exposr_tx.wire.native import MAX_STREAMS, Attaching, Detached, NativeMux
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
@@ -187,7 +187,7 @@ class Link:
             self.session.end_idle(upstream.number)
         self.go_away(USED_UP)
         drained = self.session.drained().addTimeout(LEAVING, self.endpoint.clock)
-        drained.addBoth(lambda _: self.close(1001, USED_UP))
+        drained.addBoth(lambda _: self.close(CloseCode.GOING_AWAY, USED_UP))
 
     def drain(self) -> Deferred[None]:
         """End with the last stream, once none of the tunnels takes streams any more.
@@ -199,7 +199,7 @@ class Link:
 
     def _drained(self) -> None:
         if not any(upstream.accepting for upstream in self.upstreams.values()):
-            self.close(1001, SHUTTING_DOWN)
+            self.close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
 
     def end(self, upstream: WebsocketUpstream, code: int, reason: str) -> None:
         """End one tunnel with its streams: the others go on."""
@@ -290,19 +290,19 @@ class WebsocketUpstream:
             drained = self.session.drained(self.number)
             drained.addTimeout(LEAVING, self._endpoint.clock).addBoth(lambda _: self._leave())
         elif reason.check(Draining):
-            self.close(1001, SHUTTING_DOWN)
+            self.close(CloseCode.GOING_AWAY, SHUTTING_DOWN)
         else:
             self._broken(reason)
 
     def _leave(self) -> None:
         if self.session.is_open:
-            self.close(1008, "unable to establish tunnel")
+            self.close(CloseCode.POLICY_VIOLATION, "unable to establish tunnel")
 
     def _broken(self, reason: Failure) -> None:
         self._log.failure(
             "cannot serve a connection of tunnel {tunnel}", reason, tunnel=self.tunnel_id
         )
-        self.close(1011, "internal error")
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     def ended(self, lost: Lost) -> None:
         """The tunnel is not on the connection any more; its link calls it, once."""

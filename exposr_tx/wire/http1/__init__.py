@@ -20,6 +20,7 @@ from exposr_tx.wire.http1.fields import Fields
 from exposr_tx.wire.http1.messages import (
     END,
     LAST_CHUNK,
+    WITH_BODY,
     End,
     Event,
     Request,
@@ -36,6 +37,7 @@ __all__ = [
     "END",
     "LAST_CHUNK",
     "RESPONSE_LIMITS",
+    "WITH_BODY",
     "End",
     "Event",
     "Fields",

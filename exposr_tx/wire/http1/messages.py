@@ -171,6 +171,10 @@ Event: TypeAlias = Request | Response | bytes | End
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+#: Methods whose requests have a body, be it an empty one: they tell its length (RFC 9110 section
+#: 8.6).
+WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
 
 def chunk(data: bytes) -> bytes:
     """One piece of a chunked body; ``data`` is not empty."""

@@ -44,7 +44,7 @@ from exposr_tx.wire.native.metadata import KINDS, Metadata
 
 __all__ = ["MAX_STREAMS", "NativeMux"]
 
-#: Streams open at once; further ones of the peer's are reset with LIMIT.
+#: Streams open at once on one connection; further ones of the peer's are reset with LIMIT.
 MAX_STREAMS: Final = 4096
 
 _LAST_NUMBER: Final = 2**32 - 1
