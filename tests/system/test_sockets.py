@@ -235,6 +235,24 @@ class RoundsTests(SocketTests):
             self.assertEqual(len(calls), 2)
             self.until(reactor, lambda c=calls: len(c) == 3)  # type: ignore[misc]
 
+    def test_dear(self) -> None:
+        """While it costs much to receive, others have their turns soon: less is read at once."""
+        for reactor in self.reactors():
+            sizes, price = list[int](), [1e-6, 1e-6, 0.0]
+            rounds_of(reactor).spent = lambda s=sizes, p=price: sum(s) * p[0]  # type: ignore[misc]
+            peer, transport, _ = self.both(reactor, accepted=True)
+            read_directly(transport, lambda data, s=sizes: s.append(len(data)))  # type: ignore[misc]
+            parts = list[list[int]]()
+            while price:
+                sizes.clear()
+                peer.sendall(bytes(60_000))
+                self.until(reactor, lambda s=sizes: sum(s) == 60_000)  # type: ignore[misc]
+                parts.append(sizes.copy())
+                del price[0]
+            if rounds_of(reactor).possible:
+                self.assertLess(max(parts[1]), 5_100)
+                self.assertGreater(max(parts[2]), 50_000)
+
     def test_closed_directly(self) -> None:
         """What was written arrives before the end, and the end is a clean one."""
         for reactor, peer, transport, protocol in self.each():
