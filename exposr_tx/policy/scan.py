@@ -18,6 +18,7 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.closures import captured
 from exposr_tx.policy.document import ALL_FIELDS
+from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required, split
 from exposr_tx.policy.patterns import PATTERNS, fault
 from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
@@ -150,6 +151,7 @@ def _enter(module: Module, within: Iterable[Scope], outside: Set[str]) -> None:
 def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) -> str:
     """A module's text without what the engine gets wrong. Lines stay where they are."""
     text = captured(text, found, within)
+    text = guarded(text, words(path, text))
     return required(text, words(path, text))
 
 
