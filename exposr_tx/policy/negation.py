@@ -14,17 +14,23 @@ from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.words import NAME, NUMBER, SIGN, STRING, Word
+from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, STRING, Word
 
-__all__ = ["check_nested", "required", "split"]
+__all__ = [
+    "OPERATORS",
+    "check_nested",
+    "every_body",
+    "expression_end",
+    "keyword",
+    "required",
+    "split",
+]
 
 _EQUAL: Final = ("==", "=")
-_OPERATORS: Final = frozenset(
+OPERATORS: Final = frozenset(
     {*_EQUAL, "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
 )
 _BAR: Final = frozenset({"|"})
-_OPEN: Final = ("(", "[", "{")
-_CLOSE: Final = (")", "]", "}")
 #: What is always defined, or cannot be asked for.
 _PLAIN: Final = frozenset({"true", "false", "null", "_"})
 
@@ -33,9 +39,9 @@ def required(text: str, words: Sequence[Word]) -> str:
     """A module's text with what its negations need in front of them. Lines stay where they are."""
     added: list[tuple[int, str]] = []
     for place, word in enumerate(words):
-        if _keyword(words, place) != "not":
+        if keyword(words, place) != "not":
             continue
-        end = _end(words, place + 1)
+        end = expression_end(words, place + 1)
         needed = ", ".join(_spelled(part) for part in _needed(words[place + 1 : end]))
         if not needed:
             continue
@@ -56,16 +62,16 @@ def check_nested(path: str, words: Sequence[Word]) -> None:
     what depends on a variable holds always, an ``every`` never does, and what a comprehension finds
     is not what it should (tried)."""
     for place in range(len(words)):
-        if not (kind := _keyword(words, place)):
+        if not (kind := keyword(words, place)):
             continue
         if kind == "not":
-            begin, end = place + 1, _end(words, place + 1)
+            begin, end = place + 1, expression_end(words, place + 1)
         else:
-            begin = _body(words, place + 1)
+            begin = every_body(words, place + 1)
             end = closing(words, begin) + 1
         for at in range(begin, end):
             inner = words[at]
-            what = _keyword(words, at)
+            what = keyword(words, at)
             # A bracket within the body that has a | outside of its own brackets.
             if kind == "every" and at > begin and inner.text in ("[", "{"):
                 parts = split(words[at + 1 : closing(words, at)], _BAR)
@@ -77,40 +83,40 @@ def check_nested(path: str, words: Sequence[Word]) -> None:
                 )
 
 
-def _keyword(words: Sequence[Word], place: int) -> str:
+def keyword(words: Sequence[Word], place: int) -> str:
     """``not`` or ``every``; empty for all other words, ``input.not`` among them."""
     word = words[place]
     member = word.glued and place > 0 and words[place - 1].text == "."
     return word.text if word.text in ("not", "every") and not member else ""
 
 
-def _body(words: Sequence[Word], place: int) -> int:
+def every_body(words: Sequence[Word], place: int) -> int:
     """Where the body of an ``every`` opens: behind its domain, which may have braces as well."""
     while place < len(words) - 1 and words[place].text != "in":
         place += 1
     place += 1
     while place < len(words) - 1 and (words[place].text != "{" or not _ends(words, place)):
-        place = closing(words, place) + 1 if words[place].text in _OPEN else place + 1
+        place = closing(words, place) + 1 if words[place].text in OPEN else place + 1
     return place
 
 
 def _ends(words: Sequence[Word], place: int) -> bool:
     """Whether a term ends before a place."""
     before = words[place - 1]
-    return before.text in _CLOSE or (before.kind != SIGN and before.text != "in")
+    return before.text in CLOSE or (before.kind != SIGN and before.text != "in")
 
 
-def _end(words: Sequence[Word], place: int) -> int:
+def expression_end(words: Sequence[Word], place: int) -> int:
     """Where the expression that begins at a place is over."""
     at = place
     while at < len(words):
         word = words[at]
         if at > place:
             before = words[at - 1]
-            goes_on = word.text in _OPERATORS or before.text in _OPERATORS or word.text == "("
-            if word.text in (";", "else", "with", *_CLOSE) or (word.first and not goes_on):
+            goes_on = word.text in OPERATORS or before.text in OPERATORS or word.text == "("
+            if word.text in (";", "else", "if", "with", *CLOSE) or (word.first and not goes_on):
                 break
-        at = closing(words, at) + 1 if word.text in _OPEN else at + 1
+        at = closing(words, at) + 1 if word.text in OPEN else at + 1
     return at
 
 
@@ -121,7 +127,7 @@ def split(words: Sequence[Word], at: frozenset[str]) -> list[Sequence[Word]]:
         if words[place].text in at and words[place].kind != STRING:
             parts.append(words[begin:place])
             begin = place + 1
-        place = closing(words, place) + 1 if words[place].text in _OPEN else place + 1
+        place = closing(words, place) + 1 if words[place].text in OPEN else place + 1
     return [part for part in [*parts, words[begin:]] if part]
 
 
@@ -132,8 +138,8 @@ def _needed(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     if words[0].text == "(" and closing(words, 0) == len(words) - 1:
         yield from _needed(words[1:-1])
         return
-    terms = split(words, _OPERATORS | {","})
-    between = [word.text for word in words if word.text in _OPERATORS]
+    terms = split(words, OPERATORS | {","})
+    between = [word.text for word in words if word.text in OPERATORS]
     if len(terms) == 1 or (len(terms) == 2 and _compares(words, terms)):
         for term in terms:
             yield from _within(term, len(terms) == 1)
@@ -158,12 +164,12 @@ def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
     :param alone: whether it is all that is negated.
     """
     if term[0].kind != NAME:
-        yield from _worth(term) if not alone or term[0].text in _OPEN else ()
+        yield from _worth(term) if not alone or term[0].text in OPEN else ()
         return
     place = 1
     while place < len(term):
         word = term[place]
-        if word.text not in _OPEN:
+        if word.text not in OPEN:
             place += 1
             continue
         past = closing(term, place) + 1
@@ -172,7 +178,7 @@ def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
             yield from _worth(inside) if inside else ()
         elif alone and past == len(term):
             for argument in split(inside, frozenset({","})):
-                for part in split(argument, _OPERATORS):
+                for part in split(argument, OPERATORS):
                     yield from _worth(part)
         else:
             yield term[:past]

@@ -9,6 +9,8 @@ Calls of it are rewritten before a module is compiled.
 - ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
   no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
+- ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
+  values of several types are any of them (tried).
 """
 
 from __future__ import annotations
@@ -29,8 +31,13 @@ _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "rem
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
+#: Functions of one argument that look at it first.
+_LOOKING: Final = ("max", "min", "product", "sum")
 #: What is here, by the number of arguments.
-PROVIDED: Final = dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2)
+PROVIDED: Final = {
+    **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
+    **dict.fromkeys([f"data.{PACKAGE}.{name}_of" for name in _LOOKING], 1),
+}
 
 #: A pattern's backslash is two characters to the engine, and each of them is spelled by two.
 _TAKEN: Final = plain(r"\\\\")
@@ -141,6 +148,17 @@ taken(pattern) if {{
     regex.is_valid(pattern)
 }}
 
+sum_of(values) := sum(values) if numbers(values)
+product_of(values) := product(values) if numbers(values)
+max_of(values) := max(values) if alike(values)
+max_of(values) := unknown(values) if not alike(values)
+min_of(values) := min(values) if alike(values)
+min_of(values) := unknown(values) if not alike(values)
+
+numbers(values) if {{ every value in values {{ is_number(value) }} }}
+
+alike(values) if count({{type_name(value) | some value in values}}) < 2
+
 # Two values are an error, which denies.
 unknown(pattern) := number if some number in [1, 2]
 """
@@ -182,6 +200,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
                 yield word.start, words[place + 2].end, REGEX_MATCH
         elif spelled[place : place + 5] == ["io", ".", "jwt", ".", "decode_verify"] and not member:
             yield word.start, words[place + 4].end, DECODE_VERIFY
+        elif word.text in _LOOKING and call[1:2] == ("(",) and not member:
+            yield word.start, word.end, f"data.{PACKAGE}.{word.text}_of"
         elif word.text == "print" and call[1:2] == ("(",) and not member:
             last = words[closing(words, place + 1)]
             yield word.start, last.end, "true" + "\n" * (last.line - word.line)

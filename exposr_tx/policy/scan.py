@@ -9,37 +9,26 @@ is mentioned is all that an evaluation is given.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from itertools import pairwise
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
+from exposr_tx.policy.closures import captured
 from exposr_tx.policy.document import ALL_FIELDS
+from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required, split
 from exposr_tx.policy.patterns import PATTERNS, fault
 from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
 from exposr_tx.policy.sources import Source
-from exposr_tx.policy.words import NAME, SIGN, STRING, Word, literal, words
+from exposr_tx.policy.variables import Scope, heads, known, scopes
+from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, STRING, Word, literal, words
 
 __all__ = ["Module", "check", "fields_of", "scan"]
 
-_KEYWORDS: Final = frozenset(
-    {
-        *("as", "contains", "default", "else", "every", "false", "if", "import", "in", "not"),
-        *("null", "package", "set", "some", "true", "with"),
-    }
-)
 _COMMA: Final = frozenset({","})
-_OPEN: Final = ("(", "[", "{")
-_CLOSE: Final = (")", "]", "}")
-#: After one of these a line goes on, whatever the next begins with.
-_CONTINUED: Final = ("if", ":=", "=", "==", "else", "|", "&", "+", "-", "*", "/")
-#: What may stand between the names of a declaration.
-_PATTERN: Final = (",", "[", "]", "{", "}", ":")
 #: Where the names of built-in functions begin, those that the engine lacks included.
 _FAMILIES: Final = frozenset(
     {
@@ -95,6 +84,9 @@ class Module:
     :ivar names: what is named and is not bound here, with its line.
     :ivar calls: what is called, or named as a function.
     :ivar fields: the fields of the input that are read, with the key where one key is.
+    :ivar loose: variables of which the engine asks for a value where they have none; or names of
+        rules.
+    :ivar hiding: variables that must not have the names of rules.
     """
 
     path: str
@@ -107,6 +99,8 @@ class Module:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     names: list[tuple[str, int]] = field(default_factory=list)
     paths: list[tuple[str, int]] = field(default_factory=list)
+    loose: list[Word] = field(default_factory=list)
+    hiding: list[Word] = field(default_factory=list)
 
     def line(self, offset: int) -> int:
         """The line of a place in the text, in bytes."""
@@ -124,8 +118,6 @@ def scan(source: Source) -> Module:
     text = rewritten(source.text, words(source.path, source.text))
     found = words(source.path, text)
     check_nested(source.path, found)
-    text = required(text, found)
-    found = words(source.path, text)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")
@@ -136,15 +128,31 @@ def scan(source: Source) -> Module:
         raise PolicyInvalid(f"{source.path}:1: the package {PACKAGE} is the server's own")
     module = Module(source.path, package.name, text)
     _imports(module, found)
-    heads = sorted(_heads(found))
-    _check_v1(module, found, set(heads))
-    # Variables are known within their rule: from its head to the next one.
-    scopes = [bound(found[at:past]) for at, past in pairwise([*heads, len(found)])]
+    begins = set(heads(found))
+    _check_v1(module, found, begins)
+    within = scopes(found)
+    variables = known(within)
     for reference in _references(found, package.past):
-        rule = bisect_right(heads, reference.at) - 1
-        local = scopes[rule] if rule >= 0 else set()
-        _judge(module, found, reference, reference.at in heads, local)
+        local = variables.get(reference.at, set())
+        _judge(module, found, reference, reference.at in begins, local)
+    module.text = _mended(source.path, text, found, within)
+    _enter(module, within, frozenset())
     return module
+
+
+def _enter(module: Module, within: Iterable[Scope], outside: Set[str]) -> None:
+    """Enter what is known of variables into what is known of their module."""
+    for scope in within:
+        module.loose += [w for w in scope.loose if w.text == "_" or w.text not in outside]
+        module.hiding += scope.hiding
+        _enter(module, scope.inner, outside | scope.bound.keys())
+
+
+def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) -> str:
+    """A module's text without what the engine gets wrong. Lines stay where they are."""
+    text = captured(text, found, within)
+    text = guarded(text, words(path, text))
+    return required(text, words(path, text))
 
 
 def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:
@@ -156,10 +164,10 @@ def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:
         every = every or word.text == "every"
         if word.text == "{" and not depth and not every and not word.first:
             before = found[place - 1]
-            value = before.kind != SIGN or before.text in _CLOSE
+            value = before.kind != SIGN or before.text in CLOSE
             if value and before.text not in ("if", "else", "in", "not", "contains"):
                 raise PolicyInvalid(f"{module.path}:{word.line}: a body needs if before it")
-        depth += (word.text in _OPEN) - (word.text in _CLOSE)
+        depth += (word.text in OPEN) - (word.text in CLOSE)
 
 
 def check(modules: Sequence[Module]) -> None:
@@ -198,6 +206,27 @@ def check(modules: Sequence[Module]) -> None:
                     f"{module.path}:{line}: {name} is neither a rule of the package nor a variable "
                     "that gets a value; define it"
                 )
+        _check_variables(module, rules | module.aliases.keys())
+
+
+def _check_variables(module: Module, others: Set[str]) -> None:
+    """Refuse variables with which the engine finds nothing, or something else.
+
+    :param others: names of rules, and of what is imported.
+    """
+    for word in module.loose:
+        if word.text not in others:
+            raise PolicyInvalid(
+                f"{module.path}:{word.line}: the embedded engine finds nothing for {word.text} "
+                "here, as it has no value yet; give it one before, or what is found a name, as in: "
+                "x := table[i]; f(x)"
+            )
+    for word in module.hiding:
+        if word.text in others:
+            raise PolicyInvalid(
+                f"{module.path}:{word.line}: the variable {word.text} has the name of a rule, or "
+                "of what is imported; choose another one"
+            )
 
 
 def _leads_somewhere(name: str, modules: Sequence[Module]) -> bool:
@@ -226,26 +255,13 @@ def _imports(module: Module, found: list[Word]) -> None:
             module.aliases[alias] = reference.parts
 
 
-def _heads(found: list[Word]) -> Iterator[int]:
-    """The places of words that begin a rule: first on their line, outside of all brackets."""
-    depth, statement = 0, ""
-    for place, word in enumerate(found):
-        before = found[place - 1] if place else word
-        statement = before.text if before.first else statement
-        continued = statement != "import" and before.text in _CONTINUED
-        begins = (word.first and word.text not in _KEYWORDS) or before.text == "default"
-        if word.kind == NAME and not depth and begins and not continued:
-            yield place
-        depth += (word.text in _OPEN) - (word.text in _CLOSE)
-
-
 def _references(found: list[Word], place: int) -> Iterator[_Reference]:
     while place < len(found):
         word = found[place]
         before, following = found[place - 1], found[min(place + 1, len(found) - 1)]
         called = word.text == "contains" and following.text == "("
         reference = _reference(found, place)
-        if reference is None or (word.text in _KEYWORDS and not called):
+        if reference is None or (word.text in KEYWORDS and not called):
             place += 1
         elif before.text == "import":
             place = reference.past
@@ -281,7 +297,7 @@ def _reference(found: list[Word], place: int) -> _Reference | None:
 
 
 def _judge(
-    module: Module, found: list[Word], reference: _Reference, head: bool, local: set[str]
+    module: Module, found: list[Word], reference: _Reference, head: bool, local: Set[str]
 ) -> None:
     """Enter a reference into what is known of its module."""
     parts = reference.parts
@@ -331,42 +347,6 @@ def _judge(
         )
 
 
-def bound(found: list[Word]) -> set[str]:
-    """Names of variables that get a value somewhere in a rule: by ``:=``, ``some`` and ``every``,
-    as arguments of a function, in patterns and in brackets behind a reference."""
-    names = {"_"}
-    for place, word in enumerate(found[:-1]):
-        following = found[place + 1]
-        if word.kind == NAME and following.text in (":=", "=") and found[place - 1].text != "not":
-            names.add(word.text)
-        elif word.text in ("some", "every"):
-            names |= _names(found, place + 1, _declared(found, place + 1))
-        elif not place and following.text == "(":
-            names |= _names(found, place + 2, closing(found, place + 1))
-        elif word.text == "[" and word.glued and found[min(place + 2, len(found) - 1)].text == "]":
-            names |= _names(found, place + 1, place + 2)
-        if word.text in ("[", "{"):
-            past = closing(found, place) + 1
-            assigned = past < len(found) and found[past].text in (":=", "=")
-            walked = "walk" in [known.text for known in found[max(0, place - 12) : place]]
-            if assigned or walked:
-                names |= _names(found, place + 1, past)
-    return names
-
-
-def _declared(found: list[Word], place: int) -> int:
-    """Where a declaration ends: with its last name."""
-    while place < len(found) and (found[place].kind == NAME or found[place].text in _PATTERN):
-        if found[place].text == "in" or (found[place].first and found[place - 1].text != ","):
-            break
-        place += 1
-    return place
-
-
-def _names(found: list[Word], place: int, past: int) -> set[str]:
-    return {word.text for word in found[place:past] if word.kind == NAME} - _KEYWORDS
-
-
 def _field(parts: tuple[str, ...]) -> str:
     """What of the input a reference reads: ``method``, ``header.Authorization``, all of it."""
     return ".".join(parts[1:3]) if len(parts) > 1 else ALL_FIELDS
@@ -409,7 +389,7 @@ def _arguments(found: list[Word], place: int) -> int:
     """How many arguments stand in the bracket that opens at a place."""
     depth, count, end = 0, 0, closing(found, place)
     for word in found[place + 1 : end]:
-        depth += (word.text in _OPEN) - (word.text in _CLOSE)
+        depth += (word.text in OPEN) - (word.text in CLOSE)
         count += word.text == "," and not depth
     # A comma may stand before the end.
     return count + (end > place + 1 and found[end - 1].text != ",")

@@ -13,12 +13,31 @@ from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 
-__all__ = ["NAME", "NUMBER", "SIGN", "STRING", "Word", "literal", "words"]
+__all__ = [
+    "CLOSE",
+    "KEYWORDS",
+    "NAME",
+    "NUMBER",
+    "OPEN",
+    "SIGN",
+    "STRING",
+    "Word",
+    "literal",
+    "words",
+]
 
 NAME: Final = "name"
 STRING: Final = "string"
 NUMBER: Final = "number"
 SIGN: Final = "sign"
+OPEN: Final = ("(", "[", "{")
+CLOSE: Final = (")", "]", "}")
+KEYWORDS: Final = frozenset(
+    {
+        *("as", "contains", "default", "else", "every", "false", "if", "import", "in", "not"),
+        *("null", "package", "set", "some", "true", "with"),
+    }
+)
 
 _WORD: Final = re.compile(
     r"(?P<blank>[ \t\r\f\v\ufeff]+|#[^\n]*)"

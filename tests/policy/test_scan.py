@@ -123,6 +123,69 @@ class ScanTests(SynchronousTestCase):
             ]
         )
 
+    def test_without_value(self) -> None:
+        """A variable that has no value where it is used is refused: so Rego does, and the engine
+        finds nothing where it is to be looked for within something else."""
+        for text in (
+            "some i; startswith(input.headers.x[i], `a`)",
+            "startswith(input.headers.x[_], `a`)",
+            "count(input.headers[k]) > 1; k == `x`",
+            "`a` in input.headers[k]",
+            "input.headers.x[i] in {`a`}",
+            "x := [input.headers.x[i]]; x == [`a`]",
+            "x := {input.headers.x[i] | true}; x == {`a`}",
+            "t[t[i]] == 2",
+            "-t[i] == -2",
+            "t[i] + t[i] == 2",
+            "walk(input.headers[k], [p, v]); p == v",
+            "startswith(input.headers.x[i], `a`); i = 1",
+            "x == input.path; x = `a`",
+            "x := [y | y := t[i]]; i = 1; x == [1]",
+            "not t[_] == 1",
+        ):
+            said = self.refusal(f"t := [1, 2]\nallow if {{\n  {text}\n}}")
+            self.assertRegex(said, "p.rego:4: the embedded engine finds nothing for . here")
+        for text in (
+            "x := [y | y := 1]; not y",
+            "every x in [1] { x == 1 }; not x == 2",
+            "some x; not x == 1",
+            "not input.query[i]",
+            "some i; not input.query[i]",
+            "not startswith(input.headers.x[i], `a`)",
+        ):
+            said = self.refusal(f"allow if {{ {text} }}")
+            self.assertRegex(said, "p.rego:2: . is neither a rule of the package nor a variable")
+        late = "t := [1]\nallow if { some i; startswith(input.path, t[i].x); t[i] }"
+        self.assertIn("finds nothing for i", self.refusal(late))
+        for text in (
+            "some i; t[i] == 2; startswith(input.headers.x[i], `a`)",
+            "t[i] == 2; f(t[i])",
+            "some i, _ in t; f(t[i])",
+            "i := 1; f(t[i]); t[j] == 1; f([t[j]])",
+            "f(t[one])",
+            "some x in t[_]; f(x)",
+            "input.headers[k][_] == `a`; n := [y | y := input.headers[k][_]]; f(n)",
+            "x := {y: z | some y in t; z := t[i]; i == y}; f(x)",
+            "every i in t { f(t[i]) }",
+            "x := split(input.path, `/`)[_]; f(x)",
+            "some [x, y] in t; f(x); f(y)",
+        ):
+            check([read(f"t := [1]\none := 1\nf(i) if t[i]\nallow if {{ {text} }}")])
+
+    def test_hidden_rules(self) -> None:
+        """A variable by the name of a rule is refused where the engine would take the rule."""
+        for text in (
+            "some x; t[x]",
+            "[x, _] := t; x",
+            "y := [x | some x; t[x]]; y",
+            "some l; t[l]",
+        ):
+            said = self.refusal(
+                f"import input.query as l\nt := [1, 2]\nallow if {{ {text} }}", "x := 0"
+            )
+            self.assertRegex(said, "p.rego:4: the variable . has the name of a rule")
+        check([read("x := 0\nallow if { some x in [1]; x == 1 }\nf(x) if x := 1")])
+
     def test_before_v1(self) -> None:
         """A body without if is refused, as Rego v1 has it."""
         for text in ("allow {\n  input.path\n}", "allow = true { input.path }", "d[x] { x := 1 }"):
