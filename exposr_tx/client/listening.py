@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IStreamServerEndpoint,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -217,7 +218,10 @@ class PublicPort:
 
     def _shut_down(self) -> Deferred[None]:
         self._trigger = None  # it has fired
-        return self.stopListening()
+        # In a turn of its own: the last answer may have come over TLS, and Twisted's cannot bear
+        # that the reactor closes its connection while it is read.
+        over = self.stopListening()
+        return over.addCallback(lambda _: deferLater(self._reactor, 0, lambda: None))
 
 
 @implementer(IStreamServerEndpoint)

@@ -19,6 +19,8 @@ __all__ = ["curl"]
 _OWN: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"expect"})
 #: Fields that curl would add where they are missing.
 _ADDED: Final = (b"user-agent", b"accept")
+#: Linux lets no word of a command be longer than 128 KiB; a quote is written as five bytes.
+_MAX_WORD: Final = 24 * 1024
 
 
 def curl(exchange: Exchange) -> str:
@@ -48,7 +50,7 @@ def curl(exchange: Exchange) -> str:
         words.append("--compressed")
     if not body:
         return " ".join(words)
-    if _is_plain(body):
+    if len(body) <= _MAX_WORD and _is_plain(body):
         return " ".join([*words, "--data-raw", shlex.quote(body.decode())])
     coded = b64encode(body).decode("ascii")
     return f"printf %s {coded} | base64 -d | " + " ".join([*words, "--data-binary", "@-"])

@@ -268,8 +268,13 @@ class ListeningTests(SynchronousTestCase):
         tunnel = self.tunnel()
         ((stop, _, _),) = self.reactor.triggers["before"]["shutdown"]
         closing = stop()
+        order: list[str] = []
+        closing.addCallback(lambda _: order.append("the reactor goes on"))
+        tunnel.port.stopListening().addCallback(lambda _: order.append("the last answer is read"))
         tunnel.advance(0.2)
         self.successResultOf(closing)
+        # The other way round it would close a connection that is just being read.
+        self.assertEqual(order, ["the last answer is read", "the reactor goes on"])
 
 
 class ExposrdTests(SynchronousTestCase):

@@ -194,6 +194,35 @@ class NginxTests(SynchronousTestCase):
             websocket.send(message)
             self.assertEqual(websocket.read(len(message)), message)
 
+    def test_long_heads(self) -> None:
+        """Many cookies pass both ways, as they would without nginx; and what a target says to a
+        proxy of its own is none of nginx's business."""
+        fields = [b"Set-Cookie: %d=%b" % (n, b"c" * 4000) for n in range(8)]
+        answer = b"\r\n".join(
+            [
+                b"HTTP/1.1 200 OK",
+                *fields,
+                b"X-Accel-Redirect: /else",
+                b"Content-Length: 2",
+                b"",
+                b"hi",
+            ]
+        )
+
+        def serve(connection: Visitor, target: Target) -> None:
+            while True:
+                target.requests.append((connection.read_until(b"\r\n\r\n"), b""))
+                connection.send(answer)
+
+        self.start()
+        target = Target(self, serve)
+        self.connect(target)
+        cookies = b"Cookie: " + b"c" * 16000
+        got = self.visit(NAME).get(b"/page", cookies)
+        self.assertEqual((got.status, got.body), (200, b"hi"), got.body)
+        self.assertEqual([head.split(b" ")[1] for head, _ in target.requests], [b"/page"])
+        self.assertIn(cookies + b"\r\n", target.requests[0][0])
+
     def test_events(self) -> None:
         """An event is with the visitor before the target goes on to the next."""
         self.start()

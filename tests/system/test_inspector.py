@@ -272,7 +272,8 @@ class TerminalTests(Inspected):
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.pass_through(b"POST /curl?bytes\r\nContent-Length: 6\r\n\r\n\0\x1b[201~"[:-1])
-        for path in ("/curl?x=[1]'{2}", "/curl?bytes"):
+        self.pass_through(b"POST /curl?long\r\nContent-Length: 200000\r\n\r\n" + b"it's " * 40000)
+        for path in ("/curl?x=[1]'{2}", "/curl?bytes", "/curl?long"):
             name = self.find(path)["id"]
             parts = urlsplit(self.url)
             asked = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
@@ -282,9 +283,9 @@ class TerminalTests(Inspected):
             asked.close()
             self.assertTrue(line.isprintable() or body.decode() in line or "\n" in line, line)
             done = subprocess.run(
-                ["sh", "-c", line], env=environ(), capture_output=True, timeout=PATIENCE, check=True
+                ["sh"], input=line.encode(), env=environ(), capture_output=True, timeout=PATIENCE
             )
-            self.assertEqual(done.stdout, b"answer to " + path.encode())
+            self.assertEqual(done.stdout, b"answer to " + path.encode(), done.stderr)
             first, second = (
                 sent for sent in self.raw.requests if sent.split(b" ")[1] == path.encode()
             )
