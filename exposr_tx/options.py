@@ -198,6 +198,15 @@ def _closest(name: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
+def _written(default: Any) -> str | None:
+    """A default as one would write it on the line; None where there is nothing to write."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or None
+    return f"{default:g}" if isinstance(default, float) else default
+
+
 class EnvironOptions(usage.Options):
     """``usage.Options`` that also reads the environment; see the module.
 
@@ -434,10 +443,11 @@ class EnvironOptions(usage.Options):
     # Help
 
     def getUsage(self, width: int | None = None) -> str:
-        everything = self.longOpt
+        everything, defaults = self.longOpt, self.defaults
         if not self.get("show-hidden"):
             self.longOpt = [name for name in everything if name.rstrip("=") not in self.hidden]
+        self.defaults = {name: _written(value) for name, value in defaults.items()}
         try:
             return str(super().getUsage(width))
         finally:
-            self.longOpt = everything
+            self.longOpt, self.defaults = everything, defaults

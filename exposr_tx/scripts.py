@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
@@ -31,13 +31,7 @@ def exposr() -> NoReturn:
     # With NVX autobahn loads a parser of C, 35 ms and 1.3 MB, for the UTF-8 of text messages, and
     # there are none here. Masking has no need to ask autobahn for it (transport/websocket).
     os.environ.setdefault("AUTOBAHN_USE_NVX", "0")
-    try:
-        status = main(sys.argv[1:], os.environ, sys.stdout, sys.stderr)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = FAILED
-    sys.exit(status)
+    _end(lambda: main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
 
 
 def backstream() -> NoReturn:
@@ -46,7 +40,18 @@ def backstream() -> NoReturn:
         signal.signal(number, _leave)
     from exposr_tx.backstream.script import main as run
 
-    sys.exit(run(sys.argv[1:], os.environ, sys.stderr))
+    _end(lambda: run(sys.argv[1:], os.environ, sys.stderr))
+
+
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Do a program's work, and end with the status that it gives."""
+    try:
+        status = work()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    sys.exit(status)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

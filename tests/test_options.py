@@ -142,6 +142,21 @@ class PlaceTests(SynchronousTestCase):
         self.assertIn("--server=", shown)
         self.assertNotIn("--port=", shown)
 
+    def test_help_shows_defaults(self) -> None:
+        """Defaults stand there as one would write them."""
+
+        class Some(EnvironOptions):
+            optParameters = [
+                ["list", None, ("a", "b"), "A."],
+                ["none", None, (), "B."],
+                ["time", None, 30.0, "C."],
+                ["switch", None, True, "D."],
+            ]
+
+        shown = " ".join(Some({}).getUsage().split())
+        for said in ("A. [default: a,b]", "B. --switch", "C. [default: 30]", "D. [default: true]"):
+            self.assertIn(said, shown)
+
 
 class EnvironTests(SynchronousTestCase):
     """The environment."""

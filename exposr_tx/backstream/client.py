@@ -191,6 +191,8 @@ class BackstreamClient:
                     return 1
                 self._failed(refused)
             except Exception as error:  # whatever the endpoint fails with
+                if self.stopped:
+                    break  # with what it makes of being cancelled
                 self._failed(error)
             else:
                 if self.stopped:

@@ -113,6 +113,7 @@ class CommandOptions(EnvironOptions):
     """
 
     prefix = "BACKSTREAM_"
+    synopsis: ClassVar[str] = ""
     variables: ClassVar[Mapping[str, str]] = {}
     plain: ClassVar[frozenset[str]] = frozenset({"log-stack", "output", "ready-file"})
 
@@ -146,6 +147,11 @@ class CommandOptions(EnvironOptions):
             raise usage.UsageError(f"{arguments[0]!r}: the command takes flags only")
 
     opt_h = usage.Options.opt_help
+
+    def getSynopsis(self) -> str:
+        if self.parent is None:
+            return f"Usage: {self.synopsis}"
+        return f"{self.parent.getSynopsis()} {self.parent.subCommand} [flags]"
 
     def opt_version(self) -> None:
         """Show this program's version and exit."""

@@ -185,7 +185,7 @@ class RecordedStreamSide(StreamSide):
     def _failed(self, reason: Failure) -> None:
         # Which request has failed is what its user wants to know; it waits in the stream.
         self.resumeProducing()
-        self.recording.ended(f"the target cannot be connected: {reason.getErrorMessage()}")
+        self.recording.ended(f"cannot connect to the target: {reason.getErrorMessage()}")
         super()._failed(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -53,7 +53,9 @@ class Command(EnvironOptions):
         names = [entry[0] for entry in self._commands()]
         self._names_command = any(word in names for word in rest)
         if names and rest and not rest[0].startswith("-") and rest[0] not in names:
-            raise usage.UsageError(f"unknown command {rest[0]!r}; there are {', '.join(names)}")
+            raise usage.UsageError(
+                f"unknown command {rest[0]!r}; the commands are: {', '.join(names)}"
+            )
         super().parseOptions(words)
 
     def _recognise(self, word: str) -> list[str] | None:
@@ -81,6 +83,14 @@ class Command(EnvironOptions):
 
     def getSynopsis(self) -> str:
         return f"Usage: {self.path()} [options]"
+
+    def getUsage(self, width: int | None = None) -> str:
+        usage = super().getUsage(width)
+        if self.parent is None:
+            return usage
+        return (
+            f"{usage}\nexposr --help shows the options of all commands: --server, --account ...\n"
+        )
 
     def opt_version(self) -> None:
         """Display the version and exit."""
@@ -113,12 +123,12 @@ class Connect(Command):
         "endpoint string. A tunnel that does not exist is made, and deleted at the end."
     )
     optFlags = [
-        ["keep", None, "Do not delete the tunnel at the end, though it was made by this."],
-        ["no-retry", None, "End when a connection fails, in place of trying again."],
+        ["keep", None, "Do not delete the tunnel at the end, even if this run has made it."],
+        ["no-retry", None, "End when a connection fails; do not try again."],
         ["insecure", "k", "Take any certificate of an https target."],
         ["http-mode", None, "Rewrite requests here (-H, -R), for servers that do not."],
         ["inspect", None, "Show what passes on a page on this machine; on at a terminal."],
-        ["no-inspect", None, "Do not."],
+        ["no-inspect", None, "Do not show it, not even at a terminal."],
     ]
     optParameters = [
         ["target-ca", None, None, "A PEM file with the authorities of an https target."],
@@ -151,7 +161,8 @@ class Configure(Command):
     synopsis_words = "ID set KEY VALUE ... | unset KEY ..."
     longdesc = (
         "Change settings of a tunnel: target-url, transport-ws, transport-ssh, ingress-http, "
-        "ingress-http-altnames, ingress-http-host, ingress-sni, ingress-tcp, ingress-tcp-port."
+        "ingress-http-altnames, ingress-http-host, ingress-sni, ingress-tcp, ingress-tcp-port, "
+        "policy."
     )
     least = 3
 
@@ -329,14 +340,14 @@ class ExposrOptions(Command):
 
     synopsis_words = "COMMAND | PORT | HOST:PORT"
     longdesc = (
-        "Makes a service that only you can reach public, through a server. "
+        "Gives a service on this machine a public address, through a server. "
         "Every option is also a variable: --server is EXPOSR_SERVER. "
         "Exit status: 0 success, 2 usage, 3 refused credentials, 4 server unreachable, 1 otherwise."
     )
     optFlags = [
         ["insecure-server", None, "Take any certificate of the server."],
-        ["quiet", "q", "Print only public URLs, and errors."],
-        ["non-interactive", None, "Plain output; it always is."],
+        ["quiet", "q", "Print only public URLs, what was asked for, and errors."],
+        ["non-interactive", None, "Accepted for scripts; output is always plain."],
     ]
     optParameters = [
         ["server", "s", None, "The server's URL.", url("https", "http")],

@@ -126,7 +126,7 @@ def connect(
 
     def failed(reason: Failure) -> None:
         _log.warn(
-            "the target {target} cannot be connected: {problem}",
+            "cannot connect to the target {target}: {problem}",
             event="target",
             target=target,
             problem=reason.getErrorMessage(),

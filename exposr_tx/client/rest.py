@@ -7,6 +7,7 @@ and B): accounts, their token, and tunnels. Every call has five seconds.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ TIMEOUT = 5.0
 USER_AGENT = f"exposr-tx/{exposr_tx.__version__}"
 #: An answer larger than this is not the API's.
 LONGEST_ANSWER = 8 * 1024 * 1024
+#: How servers tell of a name that they do not take, in the words of exposrd.
+_WRONG_NAME = re.compile(r'"tunnel_id" with value "(.*)" fails to match')
 UNKNOWN_ACCOUNT = (
     "the server does not know the account (PERMISSION_DENIED); give one that it knows with "
     "--account, or register one with: exposr account create"
@@ -252,6 +255,14 @@ class RestClient:
         if detail == "ingress_administratively_disabled":
             raise ServerRefusal(
                 "the server does not run this kind of ingress", code, status, detail
+            )
+        if code == "BAD_INPUT" and (wrong := _WRONG_NAME.match(detail)):
+            raise ServerRefusal(
+                f"{wrong[1]!r} cannot be a tunnel's name; use 4 to 63 lower-case letters and "
+                "digits, or 6 to 65 with dashes between them",
+                code,
+                status,
+                detail,
             )
         said = ": ".join(part for part in (code or f"HTTP status {status}", detail) if part)
         raise ServerRefusal(f"the server answers {said}", code, status, detail)

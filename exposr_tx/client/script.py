@@ -244,7 +244,7 @@ class Script:
         return connect
 
     def _target_failed(self, reason: Failure) -> None:
-        self._printer.error(f"the target cannot be connected: {reason.getErrorMessage()}")
+        self._printer.error(f"cannot connect to the target: {reason.getErrorMessage()}")
 
     async def _release(self, own: OwnTunnel, keep: bool) -> None:
         if keep:
@@ -334,6 +334,8 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
         # After the reactor has installed its own.
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # ignored under nohup
+            signal.signal(signal.SIGHUP, on_signal)
         script.start().addBoth(finish)
 
     reactor.callLater(0, begin)

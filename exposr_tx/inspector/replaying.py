@@ -121,8 +121,8 @@ class Replayer:
             await connect(_Connections(connection))
         except Exception as error:  # whatever the endpoint fails with
             why = str(error) or type(error).__name__
-            recording.ended(f"the target cannot be connected: {why}")
-            raise TargetFailed(f"the target cannot be connected: {why}") from None
+            recording.ended(f"cannot connect to the target: {why}")
+            raise TargetFailed(f"cannot connect to the target: {why}") from None
         made = recording.replayed
         assert made is not None  # the request has been sent
         return made

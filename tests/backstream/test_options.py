@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
+from twisted.application.app import ServerOptions
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,6 +17,20 @@ BOTH = ("client", "--src", "http://h", "--dst", "http://d")
 
 def read(*words: str, **environ: str) -> Any:
     return command_line(words, environ)
+
+
+class HelpTests(SynchronousTestCase):
+    """The first line of --help."""
+
+    def test_usage(self) -> None:
+        """It shows the command as it was called, by itself or below twistd."""
+        self.assertEqual(
+            ServeOptions({}).getSynopsis(), "Usage: backstream [global flags] serve [flags]"
+        )
+        options = ServeOptions({})
+        options.parent = twisted = ServerOptions()
+        twisted.subCommand = "backstream"
+        self.assertRegex(options.getSynopsis(), r"^Usage: .* \[options\] backstream \[flags\]$")
 
 
 class CommandTests(SynchronousTestCase):

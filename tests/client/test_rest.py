@@ -1,5 +1,6 @@
 """REST calls, against a stand-in for the existing exposrd."""
 
+import json
 from typing import Any
 
 from treq.testing import RequestTraversalAgent
@@ -74,6 +75,17 @@ class RestClientTests(SynchronousTestCase):
         self.result(self.rest.create_account())
         said = self.failure(self.rest.patch("nope", {}), ServerRefusal)
         self.assertIn("no such tunnel", said)
+
+    def test_wrong_name(self) -> None:
+        """A name that no tunnel can have is told with what names look like, not as a pattern."""
+        field = '"tunnel_id" with value "app" fails to match the required pattern: /^(?:[a-z0-9]'
+        body = json.dumps({"error": "BAD_INPUT", "field": field}).encode()
+        said = self.failure(self.fixed(400, body).create_account(), ServerRefusal)
+        self.assertEqual(
+            said,
+            "'app' cannot be a tunnel's name; use 4 to 63 lower-case letters and digits, "
+            "or 6 to 65 with dashes between them",
+        )
 
     def test_unknown_account(self) -> None:
         """A wrong account is refused, and the message names the option and not the account."""

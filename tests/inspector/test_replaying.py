@@ -104,7 +104,7 @@ class ReplayerTests(SynchronousTestCase):
         self.failureResultOf(self.replay(), TargetFailed)
         failed = list(self.ring)[-1]
         self.assertIs(failed.state, State.FAILED)
-        self.assertIn("cannot be connected", failed.error)
+        self.assertIn("cannot connect to the target", failed.error)
 
     def test_closed_tunnel(self) -> None:
         """Of a tunnel that is closed nothing is sent any more."""

@@ -132,13 +132,19 @@ class CommandTests(SynchronousTestCase):
 
     def test_a_reader_that_has_enough(self) -> None:
         """What follows on a closed pipe, as of head, is no traceback."""
-        read, write = os.pipe()
-        os.close(read)
-        with open(write, "wb") as pipe:
-            run = subprocess.run(
-                [*SCRIPT, "--help"], stdout=pipe, stderr=subprocess.PIPE, env=environ(), check=False
-            )
-        self.assertEqual((run.returncode, run.stderr), (1, b""))
+        for name in ("exposr", "backstream"):
+            command = [sys.executable, "-c", f"from exposr_tx.scripts import {name}; {name}()"]
+            read, write = os.pipe()
+            os.close(read)
+            with open(write, "wb") as pipe:
+                run = subprocess.run(
+                    [*command, "--help"],
+                    stdout=pipe,
+                    stderr=subprocess.PIPE,
+                    env=environ(),
+                    check=False,
+                )
+            self.assertEqual((run.returncode, run.stderr), (1, b""))
 
     def test_account_is_remembered(self) -> None:
         """account create writes the number down, for its owner only; commands use it."""
@@ -187,8 +193,11 @@ class ConnectTests(SynchronousTestCase):
             return visitor.get().status
 
     def test_comes_and_goes(self) -> None:
-        """A tunnel that a run makes is gone when it is stopped, with exit status 0."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """A tunnel that a run makes is gone when it is stopped, with exit status 0.
+
+        SIGHUP is what a terminal's end sends.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             server = Server(self, "--allow-registration")
             client = Client(self, server, "tunnel", self.target.url, "my-tunnel")
             client.wait_connected(2)
@@ -289,7 +298,7 @@ class ConnectTests(SynchronousTestCase):
         client = Client(self, server, "tunnel", self.target.url, "my-tunnel")
         client.wait_connected()
         self.assertEqual(self.served(server, "my-tunnel"), 502)
-        client.wait_for_line("the target cannot be connected")
+        client.wait_for_line("cannot connect to the target")
 
     def test_host_header(self) -> None:
         """--host-header, and -H with --http-mode, change what the target is told."""
