@@ -67,7 +67,7 @@ def header(text: str) -> tuple[str, str]:
     """``Name: value``; the value may hold commas and colons."""
     name, colon, value = text.partition(":")
     name, value = name.strip(), value.strip()
-    if not colon or not name or not is_field(name, value) or "\n" in value:
+    if not colon or not name or not is_field(name, value):
         raise ValueError("must be like 'Name: value'")
     if name.lower() in _RESERVED:
         raise ValueError(f"{name} belongs to the websocket's handshake and cannot be given")

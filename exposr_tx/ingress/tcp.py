@@ -85,7 +85,6 @@ class _VisitorSide(Side):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._started = self._port.clock.seconds()
-        self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(1)
         self._port.sides.add(self)
         self._origin = Origin("tcp", self.transport.getPeer(), host=self.transport.getHost())

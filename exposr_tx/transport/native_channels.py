@@ -20,6 +20,7 @@ from exposr_tx.transport.native_stream import NativeStream
 from exposr_tx.transport.openings import Opening
 from exposr_tx.transport.streams import Streams
 from exposr_tx.wire.native import (
+    KINDS,
     Attaching,
     Closed,
     Credited,
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from exposr_tx.wire.native import Flow
 
 __all__ = ["NativeChannels"]
-
-#: What ingress calls a stream, where that is no kind of the dialect's.
-_KINDS = frozenset({"http", "tcp", "tls"})
 
 
 class NativeChannels(Streams):
@@ -95,7 +93,7 @@ class NativeChannels(Streams):
             return fail(UpstreamGone("the client is about to go"))
         if len(self._streams) >= self._max_streams:
             return fail(StreamLimit(f"{self._max_streams} streams are open"))
-        kind = origin.kind if origin.kind in _KINDS else "tcp"
+        kind = origin.kind if origin.kind in KINDS else "tcp"
         try:
             channel, frame = self._mux.open(
                 Metadata(

@@ -31,7 +31,7 @@ from exposr_tx.wire.native.flow import (
     Flow,
 )
 from exposr_tx.wire.native.frames import JSON_SIZE, MESSAGE_SIZE, REASON_SIZE
-from exposr_tx.wire.native.metadata import Metadata, Tls
+from exposr_tx.wire.native.metadata import KINDS, Metadata, Tls
 from exposr_tx.wire.native.mux import MAX_STREAMS, NativeMux
 from exposr_tx.wire.native.negotiation import (
     DIALECT,
@@ -47,6 +47,7 @@ __all__ = [
     "DIALECT_FIELD",
     "GROWN_WINDOWS",
     "JSON_SIZE",
+    "KINDS",
     "MAX_HELD",
     "MAX_STREAMS",
     "MAX_WINDOW",
