@@ -31,12 +31,17 @@ class Recorder(Protocol):
     """A protocol that writes down what happens to it."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self._pieces: list[bytes] = []
         self.reasons: list[type[BaseException] | None] = []
         self.on_data: Any = None
 
+    @property
+    def received(self) -> bytes:
+        """All of it; put together when asked for, as there may be many megabytes."""
+        return b"".join(self._pieces)
+
     def dataReceived(self, data: bytes) -> None:
-        self.received += data
+        self._pieces.append(data)
         if self.on_data is not None:
             self.on_data(self)
 
