@@ -31,7 +31,8 @@ from exposr_tx.client.rewriting import Rules
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
-from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.inspection.recording import Recording
 from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket import (

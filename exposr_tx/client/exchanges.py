@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
-from exposr_tx.inspection.recorder import Recording
+from exposr_tx.inspection.recording import Recording
 from exposr_tx.interfaces import CloseCode
 from exposr_tx.wire.backstream import (
     HOP,

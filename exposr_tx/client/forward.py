@@ -31,7 +31,7 @@ from exposr_tx.transport.v2_stream import V2Stream
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocolFactory
 
-    from exposr_tx.inspection.recorder import Recording
+    from exposr_tx.inspection.recording import Recording
 
 __all__ = ["Forward"]
 

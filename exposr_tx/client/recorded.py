@@ -12,7 +12,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.inspection.recorder import Recording
+from exposr_tx.inspection.recording import Recording
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol

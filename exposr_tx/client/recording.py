@@ -10,7 +10,8 @@ from exposr_tx.errors import BadInput
 if TYPE_CHECKING:
     from exposr_tx.client.target import Target
     from exposr_tx.inspection.folder import HarFolder
-    from exposr_tx.inspection.recorder import Recorder, Recording
+    from exposr_tx.inspection.recorder import Recorder
+    from exposr_tx.inspection.recording import Recording
     from exposr_tx.options import EnvironOptions
 
 __all__ = ["har_folder", "recordings"]

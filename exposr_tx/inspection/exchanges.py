@@ -1,6 +1,6 @@
 """One request and its response as they pass between a tunnel and its target.
 
-A :class:`~exposr_tx.inspection.recorder.Recording` fills an :class:`Exchange` while
+A :class:`~exposr_tx.inspection.recording.Recording` fills an :class:`Exchange` while
 the bytes pass; watchers (HAR files, the inspector's page) read it. Nothing here is
 changed once the exchange has ended, so that it may be read in any thread then. Heads
 are kept as their bytes and taken apart when somebody looks at them: most are never

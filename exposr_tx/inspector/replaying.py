@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from exposr_tx.errors import RemoteProtocolError, TargetFailed
 from exposr_tx.inspection.exchanges import Exchange
-from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.inspection.recording import Recording
 from exposr_tx.inspection.replays import Edit, replay_bytes
 from exposr_tx.wire.http1 import End, ResponseParser
 

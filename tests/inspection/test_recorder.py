@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.inspection.exchanges import MAX_FRAME, Exchange
-from exposr_tx.inspection.recorder import CUT, GONE, MAX_WAITING, UNASKED, Recorder, Recording
+from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.inspection.recording import CUT, GONE, MAX_WAITING, UNASKED, Recording
 from exposr_tx.wire.frames import frame_head, masked
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"

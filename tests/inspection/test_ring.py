@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.inspection.recording import Recording
 from exposr_tx.inspection.ring import Ring
 
 

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from exposr_tx.inspection.exchanges import Exchange
-from exposr_tx.inspection.recorder import Recorder, Recording
+from exposr_tx.inspection.recorder import Recorder
+from exposr_tx.inspection.recording import Recording
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import Edit
 from exposr_tx.inspection.ring import Ring
