@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,38 +17,24 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from exposr_tx.accesslog import AccessLog, route
 from exposr_tx.accounts import Accounts
+from exposr_tx.admission import Admission
 from exposr_tx.api import Api, ApiSettings, FailedCredentials, Health, SiteUpstream, admin_site
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining, Transports
-from exposr_tx.errors import (
-    ExposrError,
-    PermissionDenied,
-    PolicyDenied,
-    PolicyInvalid,
-    TunnelNotFound,
-)
+from exposr_tx.errors import ExposrError, PolicyDenied, PolicyInvalid
 from exposr_tx.ingress.backstream import Backstream, BackstreamIngressFactory
 from exposr_tx.ingress.guard import VISITORS, Guard, GuardedTakeover, tcp_question
 from exposr_tx.ingress.http import HTTPIngressFactory, Timeouts
 from exposr_tx.ingress.tcp import TCPIngress
 from exposr_tx.ingress.trust import Trust
-from exposr_tx.interfaces import (
-    IAccessLog,
-    IAdmission,
-    IPolicy,
-    IStorage,
-    ITakeover,
-    IUpstream,
-    Origin,
-)
+from exposr_tx.interfaces import IAccessLog, IStorage, ITakeover, Origin
 from exposr_tx.logs import LogObserver, LogOutput
 from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
-from exposr_tx.policy.clients import CLIENTS, ClientGuard, check_client, decided
+from exposr_tx.policy.clients import CLIENTS, ClientGuard, decided
 from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
@@ -65,56 +50,6 @@ __all__ = ["Options", "Rooms", "makeService"]
 
 #: Seconds between two looks for expired tunnels, at most.
 EXPIRY_LOOK: Final = 5.0
-
-
-@implementer(IAdmission)
-class Admission:
-    """Tokens are the tunnels' business, limits and live state the switchboard's.
-
-    :param failures: counts wrong tokens together with wrong accounts.
-    :param policy: is asked about clients; None where there are no policies.
-    """
-
-    def __init__(
-        self,
-        tunnels: Tunnels,
-        switchboard: Switchboard,
-        failures: FailedCredentials,
-        policy: IPolicy | None = None,
-    ) -> None:
-        self._tunnels = tunnels
-        self._switchboard = switchboard
-        self._failures = failures
-        self._policy = policy
-
-    def admit(self, tunnel_id: str, token: str, origin: Origin) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._admit(tunnel_id, token, origin))
-
-    async def _admit(self, tunnel_id: str, token: str, origin: Origin) -> None:
-        self._failures.check(origin.peer)
-        try:
-            if self._policy is not None:
-                # Before the token, which is used up when it is accepted.
-                await self._ask(self._policy, tunnel_id, origin)
-            await self._tunnels.admit(tunnel_id, token)
-        except (PermissionDenied, PolicyDenied, TunnelNotFound):
-            self._failures.count(origin.peer)
-            raise
-
-    async def _ask(self, policy: IPolicy, tunnel_id: str, origin: Origin) -> None:
-        if origin.asked is None:
-            raise PolicyDenied(500)
-        try:
-            account = (await self._tunnels.get(tunnel_id)).account
-        except TunnelNotFound:
-            account = ""  # the answer must not tell which tunnels there are
-        await check_client(policy, replace(origin.asked, tunnel=tunnel_id, account=account))
-
-    def plug(self, upstream: IUpstream) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._switchboard.plug(upstream))
-
-    def unplug(self, upstream: IUpstream, clean: bool) -> None:
-        self._switchboard.unplug(upstream, clean)
 
 
 class Rooms:

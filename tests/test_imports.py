@@ -14,7 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "addresses", "api", "bodies", "deadlines", "direct", "ingress"),
+    *(
+        "accesslog",
+        "accounts",
+        "addresses",
+        "admission",
+        "api",
+        "bodies",
+        "deadlines",
+        "direct",
+        "ingress",
+    ),
     *("inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing"),
     *("splice", "storage", "transport", "tunnels", "wire"),
 }
@@ -41,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "policy": {"bodies", "direct", "rounds"},
     "routing": {"addresses", "tunnels"},
+    "admission": {"policy", "routing", "tunnels"},
     "transport": {"addresses", "wire", "splice", "direct", "rounds"},
     "ingress": {"addresses", "wire", "splice", "deadlines", "direct", "rounds"},
     "quiet": set(),

@@ -13,7 +13,7 @@ from exposr_tx.interfaces import Decision, IPolicy, Origin, Question
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["CLIENTS", "ClientGuard", "check_client", "decided"]
+__all__ = ["CLIENTS", "ClientGuard", "Failures", "check_client", "decided"]
 
 #: The package that decides on clients.
 CLIENTS: Final = "auth.client"
