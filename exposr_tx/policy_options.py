@@ -6,7 +6,8 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from exposr_tx.options import EnvironOptions, comma_list, period, seconds, url
+from exposr_tx.option_values import comma_list, period, seconds, url
+from exposr_tx.options import EnvironOptions
 
 __all__ = ["FLAGS", "LISTS", "check", "parameters"]
 

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from twisted.python import usage
 
 from exposr_tx import __version__, policy_options
-from exposr_tx.options import (
-    EnvironOptions,
+from exposr_tx.option_values import (
     boolean,
     choice,
     comma_list,
@@ -31,6 +30,7 @@ from exposr_tx.options import (
     seconds,
     url,
 )
+from exposr_tx.options import EnvironOptions
 
 __all__ = ["Options"]
 

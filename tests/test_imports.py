@@ -14,25 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *(
-        "accesslog",
-        "accounts",
-        "addresses",
-        "admission",
-        "api",
-        "bodies",
-        "deadlines",
-        "direct",
-        "ingress",
-    ),
-    *("inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds", "routing"),
-    *("splice", "storage", "transport", "tunnels", "wire"),
+    *("accesslog", "accounts", "addresses", "admission", "api", "bodies", "deadlines", "direct"),
+    *("ingress", "inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds"),
+    *("routing", "splice", "storage", "transport", "tunnels", "wire"),
 }
+OPTIONS = {"option_values", "options"}
 #: Room to the rooms that it may import besides.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "interfaces": set(),
-    "options": set(),
+    "option_values": set(),
+    "options": {"option_values"},
     "logs": set(),
     "accesslog": {"logs"},
     "wire": set(),
@@ -60,16 +52,17 @@ ALLOWED: dict[str, set[str]] = {
     "inspector": {"inspection", "wire", "quiet"},
     "client": {
         *("addresses", "wire", "splice", "transport", "inspection", "inspector"),
-        *("options", "bodies", "inmemory", "lead", "memory", "monotonic"),
+        *("option_values", "options", "bodies", "inmemory", "lead", "memory", "monotonic"),
     },
-    "policy_options": {"options"},
-    "server_options": {"options", "policy_options"},
+    "policy_options": OPTIONS,
+    "server_options": OPTIONS | {"policy_options"},
     "draining": set(),
     "service": {"addresses", "draining", "lead", "logs", "rounds"},
     "tap": SERVER | SERVER_EDGE,
     "backstream": SERVER
     | SERVER_EDGE - {"tap"}
-    | {"client", "inspection", "inspector", "options", "policy_options"},
+    | OPTIONS
+    | {"client", "inspection", "inspector", "policy_options"},
     "scripts": SERVER | {"backstream", "client", "inspection", "inspector", "options"},
     "testing": SERVER | SERVER_EDGE | {"client", "inspection", "inspector", "options"},
 }

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.options import (
-    EnvironOptions,
+from exposr_tx.option_values import (
     boolean,
     choice,
     comma_list,
@@ -25,6 +24,7 @@ from exposr_tx.options import (
     size,
     url,
 )
+from exposr_tx.options import EnvironOptions
 
 
 class Connect(EnvironOptions):

@@ -19,7 +19,8 @@ from twisted.python import usage
 
 from exposr_tx import __version__, policy_options
 from exposr_tx.client.folder_options import folder_parameters
-from exposr_tx.options import EnvironOptions, choice, comma_list, network, port, seconds, url
+from exposr_tx.option_values import choice, comma_list, network, port, seconds, url
+from exposr_tx.options import EnvironOptions
 from exposr_tx.wire.backstream import is_field
 
 __all__ = ["Address", "ClientOptions", "CommandOptions", "ServeOptions", "Top", "command_line"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from exposr_tx.inspection import MAX_BODY, MAX_BYTES, MAX_FILES
-from exposr_tx.options import positive, size
+from exposr_tx.option_values import positive, size
 
 __all__ = ["folder_parameters"]
 

@@ -15,7 +15,8 @@ from twisted.python import usage
 
 import exposr_tx
 from exposr_tx.client.folder_options import folder_parameters
-from exposr_tx.options import EnvironOptions, choice, count, port, url
+from exposr_tx.option_values import choice, count, port, url
+from exposr_tx.options import EnvironOptions
 
 __all__ = [
     "FAILED",

@@ -8,7 +8,7 @@ from typing import Any
 
 from exposr_tx.client.target import parse_target
 from exposr_tx.errors import BadInput
-from exposr_tx.options import boolean
+from exposr_tx.option_values import boolean
 
 __all__ = ["SETTINGS", "Change", "changes", "unsettings"]
 

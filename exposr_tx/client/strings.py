@@ -23,7 +23,7 @@ from exposr_tx.client.access import Access
 from exposr_tx.client.listening import PublicEndpoint
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.errors import BadInput, ExposrError
-from exposr_tx.options import url
+from exposr_tx.option_values import url
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
