@@ -62,6 +62,9 @@ FINAL_REASONS = frozenset({"disconnected", "deleted", "disabled"})
 #: Seconds after any other 1008: the limit of connections may be taken by one of
 #: our own that the server has not missed yet.
 CROWDED_WAIT = 5.0
+#: Seconds until it is asked again whether a server that takes fewer connections than it did, as
+#: after a restart with another limit, takes more.
+SURPLUS_WAIT = 60.0
 #: Seconds that a connection must have lasted for another one to be made at once.
 LEAST_SPELL = 1.0
 #: Seconds for which an account may be unknown: a memory server that has just
@@ -112,6 +115,10 @@ class Source(Protocol):
 
 class TunnelEnded(ExposrError):
     """The server has ended the tunnel for good: disconnected, deleted or disabled."""
+
+
+class _Surplus(Exception):
+    """The server takes fewer connections by now: there is nothing for this one to do."""
 
 
 class ConnectionEnded(ServerUnreachable):
@@ -312,6 +319,9 @@ class TunnelPort:
         while not (self._stopping or self._gate.closed):
             try:
                 carrier = await self._connect(number)
+            except _Surplus:
+                await self._sleep(SURPLUS_WAIT)
+                continue
             except Exception as error:
                 await self._retry_after(error, backoff)
                 continue
@@ -361,6 +371,9 @@ class TunnelPort:
         await self._wait(self._one_at_a_time.acquire())
         try:
             self._tunnel = await self._wait(Deferred.fromCoroutine(self._source.read()))
+            total = min(self._tunnel.max_connections, self._total)
+            if number > total:
+                raise _Surplus
             url = self._tunnel.websocket_url
             if not url:
                 raise ServerUnreachable("the server offers no websocket transport for the tunnel")
@@ -368,7 +381,7 @@ class TunnelPort:
             carrier = await self._wait(Deferred.fromCoroutine(self._dialled(url, native)))
             self._refused_since = None
             self._carriers.add(carrier)
-            self._events.connected(self._tunnel, number, self._total)
+            self._events.connected(self._tunnel, number, total)
         finally:
             self._one_at_a_time.release()
         if self.ready is not None:

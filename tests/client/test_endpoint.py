@@ -218,6 +218,21 @@ class TunnelPortTests(SynchronousTestCase):
         self.clock.advance(0.2)
         self.assertEqual(self.server.dials, 3)
 
+    def test_fewer_connections(self) -> None:
+        """A server that comes back with a lower limit is not asked for more than it takes; when it
+        takes more again, it has them within a minute."""
+        self.start()
+        self.server.connections = 1
+        for line in self.server.lines[:2]:
+            line.end(1001, "")
+        self.clock.advance(30)
+        self.assertEqual(self.server.dials, 3)
+        told = ["connected 1/2", "connected 2/2", "lost 1 1001", "lost 2 1001", "connected 1/1"]
+        self.assertEqual(self.log.lines, told)
+        self.server.connections = 2
+        self.clock.pump([15] * 4)
+        self.assertEqual(self.log.lines, [*told, "connected 2/2"])
+
     def test_first_contact_is_retried(self) -> None:
         """A client that starts before its server waits for it."""
         self.server.prepare_errors = [ServerUnreachable("away")] * 3
