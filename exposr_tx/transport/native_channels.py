@@ -190,7 +190,10 @@ class NativeChannels(Streams):
             host=None if metadata.host is None else _tcp(metadata.host),
             tls=None if tls is None else OriginTls(tls.sni, tls.version),
         )
-        stream = NativeStream(self, event.channel, origin, metadata.attachment)
+        try:
+            stream = NativeStream(self, event.channel, origin, metadata.attachment)
+        except LocalProtocolError:
+            return  # its RESET came in the same message
         crowded = len(self._streams) >= self._max_streams
         self._add(event.channel, stream)
         factory = self._factories.get(metadata.attachment)

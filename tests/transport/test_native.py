@@ -20,7 +20,7 @@ from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
-from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, NativeMux
+from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, Metadata, NativeMux, ResetCode
 from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders, drain
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
@@ -28,6 +28,26 @@ MIB = 1024 * 1024
 
 #: A frame of an unknown type that fills a message.
 UNKNOWN_FRAME = b"\x7f" + (MIB - 8).to_bytes(3, "big") + bytes(4) + bytes(MIB - 8)
+
+#: What a server may say of a stream or two, or of nothing, in hex.
+FRAMES = [
+    bytes.fromhex(frame)
+    for frame in (
+        "01 00000f 00000001 7b226b696e64223a2268747470227d",
+        "01 00000f 00000003 7b226b696e64223a2268747470227d",
+        "00 000001 00000001 61",
+        "00 000001 00000003 62",
+        "02 000000 00000001",
+        "02 000000 00000003",
+        "03 000002 00000001 0000",
+        "03 000002 00000003 0002",
+        "04 000004 00000001 00000001",
+        "04 000004 00000000 00000001",
+        "05 000008 00000000 0000000000000000",
+        "07 000002 00000000 0000",
+        "0b 000010 00000000 7b226174746163686d656e74223a307d",
+    )
+]
 
 
 class NativePair(Pair):
@@ -442,6 +462,37 @@ class SessionTests(SynchronousTestCase):
         assert pair.here.closed is not None
         self.assertEqual(pair.here.closed[0], 1002)
         self.assertEqual(visitor.reasons, [ConnectionLost])
+
+    @settings(max_examples=200)
+    @given(st.lists(st.sampled_from(FRAMES), max_size=8))
+    def test_in_one_message(self, frames: list[bytes]) -> None:
+        """Frames that come in one message are worth as much as in one each."""
+        ends = list[object]()
+        for messages in (frames, [b"".join(frames)]):
+            pair = NativePair()
+            for message in messages:
+                pair.client.message(message)
+            pair.clock.advance(0)
+            # After a fault nothing is known of what came before it.
+            ends.append(
+                [
+                    (target.received, target.reasons)
+                    for target in pair.targets.built
+                    if target.received
+                ]
+                if pair.there.closed is None
+                else pair.there.closed[0]
+            )
+        self.assertEqual(ends[0], ends[1])
+
+    def test_gone_as_it_comes(self) -> None:
+        """A stream whose RESET comes in the message of its OPEN harms nothing else."""
+        pair = NativePair()
+        _, target = pair.open()
+        frames = pair.mux.open(Metadata("tcp"))[1] + pair.mux.open(Metadata("tcp"))[1]
+        pair.client.message(frames + pair.mux.reset(3, ResetCode.NO_ERROR))
+        self.assertEqual((len(pair.targets.built), target.reasons), (2, []))
+        self.assertTrue(pair.client.is_open)
 
     def test_attach(self) -> None:
         """A session whose owner has one tunnel only says so, and nothing else breaks."""

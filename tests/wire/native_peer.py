@@ -51,6 +51,10 @@ def depth(value: Any) -> int:
     return 1 + max([0, *map(depth, inner)]) if isinstance(inner, list) else 0
 
 
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def no_constants(name: str) -> None:
     raise ValueError(name)
 
@@ -160,7 +164,7 @@ class Peer:
 
     def hear_open(self, stream: int, metadata: dict[str, Any]) -> None:
         need(stream % 2 != self.mine and stream > self.highest[stream % 2], "number")
-        need(isinstance(metadata.get("kind"), str), "no kind")
+        need(is_text(metadata.get("kind")), "no kind")
         self.begin(stream)
         if self.mine:
             self.say("RESET", stream, RESETS.index("UNSUPPORTED"), "")
@@ -181,7 +185,7 @@ class Peer:
         number, code, reason = (what.get(key) for key in ("attachment", "code", "reason"))
         need(type(number) is int and 0 <= number <= 65535, "number")
         need(code is None or type(code) is int and 1000 <= code <= 4999, "close code")
-        need(reason is None or isinstance(reason, str), "reason")
+        need(reason is None or is_text(reason), "reason")
 
     def hear_ping(self, stream: int, payload: bytes) -> None:
         self.out.append(written("PONG", 0, payload))
