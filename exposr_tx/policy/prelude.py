@@ -9,6 +9,7 @@ Calls of it are rewritten before a module is compiled.
 - ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
   no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
+- ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
 - ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
   values of several types are any of them (tried).
 """
@@ -41,6 +42,23 @@ PROVIDED: Final = {
 
 #: A pattern's backslash is two characters to the engine, and each of them is spelled by two.
 _TAKEN: Final = plain(r"\\\\")
+
+#: Comparisons by their names.
+_COMPARISONS: Final = {"less": "<", "at_most": "<=", "more": ">", "at_least": ">="}
+_COMPARED: Final = "".join(
+    f"""
+{name}(a, b) := a {sign} b if {{
+    is_number(a)
+    is_number(b)
+}} else := a {sign} b if {{
+    is_string(a)
+    is_string(b)
+}} else := ranks[type_name(a)] {sign} ranks[type_name(b)] if {{
+    type_name(a) != type_name(b)
+}} else := unknown(a)
+"""
+    for name, sign in _COMPARISONS.items()
+)
 
 #: Functions with several bodies and tables of digits made it 20 ms; now it is one.
 PRELUDE: Final = f"""
@@ -159,6 +177,8 @@ numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
 alike(values) if count({{type_name(value) | some value in values}}) < 2
 
+ranks := {{"null": 0, "boolean": 1, "number": 2, "string": 3, "array": 4, "object": 5, "set": 6}}
+{_COMPARED}
 # Two values are an error, which denies.
 unknown(pattern) := number if some number in [1, 2]
 """

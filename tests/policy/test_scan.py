@@ -137,13 +137,15 @@ class ScanTests(SynchronousTestCase):
             "t[t[i]] == 2",
             "-t[i] == -2",
             "t[i] + t[i] == 2",
+            "t[i] > 1",
+            "1 < f(1)[_]",
             "walk(input.headers[k], [p, v]); p == v",
             "startswith(input.headers.x[i], `a`); i = 1",
             "x == input.path; x = `a`",
             "x := [y | y := t[i]]; i = 1; x == [1]",
             "not t[_] == 1",
         ):
-            said = self.refusal(f"t := [1, 2]\nallow if {{\n  {text}\n}}")
+            said = self.refusal(f"t := [1, 2]\nallow if {{\n  {text}\n}}\nf(x) := [x]")
             self.assertRegex(said, "p.rego:4: the embedded engine finds nothing for . here")
         for text in (
             "x := [y | y := 1]; not y",
