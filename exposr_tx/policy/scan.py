@@ -292,11 +292,19 @@ def _reference(found: list[Word], place: int) -> _Reference | None:
             if not (following.kind == STRING and closed):
                 known = False
                 break
-            parts.append(following.text[1:-1])
+            parts.append(_spelled(following))
             past += 3
         else:
             break
     return _Reference(tuple(parts), first.line, place, past, known)
+
+
+def _spelled(word: Word) -> str:
+    """What a string stands for; as it is where it stands for nothing, which the engine will say."""
+    try:
+        return literal(word)
+    except ValueError:
+        return word.text[1:-1]
 
 
 def _judge(

@@ -36,6 +36,7 @@ class ScanTests(SynchronousTestCase):
         self.assertEqual(read("allow if count(input) == 1").fields, {ALL_FIELDS})
         self.assertEqual(read("allow if input[x]").fields, {ALL_FIELDS})
         self.assertEqual(read('allow if "input.host" # input.query').fields, set())
+        self.assertEqual(read(r'allow if not input.query["a\\b"]').fields, {"query.a\\b"})
 
     def test_rules(self) -> None:
         """Rules and functions are told apart; what is inside of braces is neither."""
