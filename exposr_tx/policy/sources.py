@@ -65,4 +65,8 @@ def _below(folder: str) -> Iterator[str]:
     # A mounted ConfigMap has each file twice, the second time below a name that begins with dots.
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith("..")]
-        yield from (os.path.join(base, name) for name in files if name.endswith(_ENDING))
+        for path in (os.path.join(base, name) for name in files if name.endswith(_ENDING)):
+            # To open a pipe would wait for ever, and nothing would be loaded any more.
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise PolicyInvalid(f"{path}: is no file; remove it")
+            yield path

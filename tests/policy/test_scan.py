@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
@@ -260,6 +262,13 @@ class SourceTests(SynchronousTestCase):
         sources = read_sources([folder.path])
         self.assertEqual([source.text for source in sources], ["package a", "package b"])
         self.assertEqual(len(read_sources([folder.path, sources[0].path])), 2)
+
+    def test_pipe(self) -> None:
+        """What is no file is named, and nobody waits for it."""
+        folder = Folder(self, one="package a")
+        os.mkfifo(os.path.join(folder.path, "two.rego"))
+        problem = self.assertRaises(PolicyInvalid, read_sources, [folder.path])
+        self.assertRegex(str(problem), r"two\.rego: is no file; remove it")
 
     def test_missing(self) -> None:
         """A path that is not there, and a folder without policies, are named."""
