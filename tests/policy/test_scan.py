@@ -7,6 +7,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy import sources
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.scan import Module, check, scan
 from exposr_tx.policy.sources import Source, read_sources
@@ -262,6 +263,23 @@ class SourceTests(SynchronousTestCase):
         sources = read_sources([folder.path])
         self.assertEqual([source.text for source in sources], ["package a", "package b"])
         self.assertEqual(len(read_sources([folder.path, sources[0].path])), 2)
+
+    def test_changed_meanwhile(self) -> None:
+        """Files that are replaced while they are read are of one moment in the end, or refused."""
+        folder = Folder(self, one="package a", two="package a")
+        read, texts = sources._read, ["package b", "package c"]
+
+        def read_and_replace(paths: tuple[str, ...]) -> list[Source]:
+            found = read(paths)
+            if texts:
+                folder.write("two", texts.pop())
+            return found
+
+        self.patch(sources, "_read", read_and_replace)
+        found = read_sources([folder.path])
+        self.assertEqual([source.text for source in found], ["package a", "package b"])
+        texts += ["package a"] * 9
+        self.assertRaises(PolicyInvalid, read_sources, [folder.path])
 
     def test_pipe(self) -> None:
         """What is no file is named, and nobody waits for it."""
