@@ -13,7 +13,7 @@ from typing import Any
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
-from exposr_tx.policy.prelude import PACKAGE, PRELUDE, PROVIDED
+from exposr_tx.policy.prelude import PACKAGE, PRELUDE
 from exposr_tx.policy.scan import Module, check, fields_of, scan
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.verdict import DENIED, FAILED, NO_PACKAGE, verdict
@@ -69,7 +69,7 @@ class Compiled:
         return self.reading.warnings
 
     def _with_prelude(self) -> list[Module]:
-        asks = any(call.name in PROVIDED for module in self.modules for call in module.calls)
+        asks = any(f"data.{PACKAGE}." in module.text for module in self.modules)
         return [*self.modules, Module(PACKAGE, PACKAGE, PRELUDE)] if asks else self.modules
 
     def rules(self, package: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

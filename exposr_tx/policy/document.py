@@ -128,7 +128,9 @@ class Reading:
             for name in names
             if name.startswith("within.")
         }
-        keys: dict[str, set[str] | None] = dict.fromkeys(FIELDS) if ALL_FIELDS in names else {}
+        keys: dict[str, set[str] | None] = {}
+        if ALL_FIELDS in names:
+            keys = dict.fromkeys(FIELDS if self._networks else FIELDS - {"within"})
         for name in names - {ALL_FIELDS}:
             field, _, key = name.partition(".")
             known = keys.setdefault(field, set())

@@ -15,7 +15,7 @@ from typing import Final
 from exposr_tx.policy.builtins import HAVE
 from exposr_tx.policy.negation import every_body, expression_end, keyword
 from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.variables import comprehension, opening
+from exposr_tx.policy.variables import called, comprehension, opening
 from exposr_tx.policy.words import CLOSE, NAME, OPEN, SIGN, Word
 
 __all__ = ["guarded"]
@@ -98,22 +98,10 @@ def _is_pattern(found: Sequence[Word], place: int) -> bool:
     return not _ends_term(found, opening(found, place))
 
 
-def _called(found: Sequence[Word], place: int) -> str:
-    """The name of what is called by the bracket that opens at a place; empty where nothing is."""
-    begin = place
-    while (
-        begin
-        and found[begin].glued
-        and (found[begin - 1].kind == NAME or found[begin - 1].text == ".")
-    ):
-        begin -= 1
-    return "".join(word.text for word in found[begin:place])
-
-
 def _hands_on(found: Sequence[Word], place: int) -> bool:
     """Whether the bracket that opens at a place is that of a call which may hand its arguments on;
     most of the built-in functions fail when an argument has."""
-    name = _called(found, place) if found[place].text == "(" else ""
+    name = called(found, place) if found[place].text == "(" else ""
     return name in _TAKES_ALL or (bool(name) and name not in HAVE)
 
 
@@ -140,7 +128,7 @@ def _may_fail(found: Sequence[Word], begin: int, end: int) -> bool:
 
 
 def _is_call(found: Sequence[Word], place: int) -> bool:
-    return found[place].text == "(" and _called(found, place) in HAVE
+    return found[place].text == "(" and called(found, place) in HAVE
 
 
 def _ends_term(found: Sequence[Word], place: int) -> bool:

@@ -30,6 +30,8 @@ _EQUAL: Final = ("==", "=")
 OPERATORS: Final = frozenset(
     {*_EQUAL, "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
 )
+_COMPARISONS: Final = frozenset({*_EQUAL, "!=", "<", "<=", ">", ">=", "in"})
+_ARITHMETIC: Final = OPERATORS - _COMPARISONS
 _BAR: Final = frozenset({"|"})
 #: What is always defined, or cannot be asked for.
 _PLAIN: Final = frozenset({"true", "false", "null", "_"})
@@ -138,9 +140,12 @@ def _needed(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
     if words[0].text == "(" and closing(words, 0) == len(words) - 1:
         yield from _needed(words[1:-1])
         return
-    terms = split(words, OPERATORS | {","})
+    terms = split(words, _COMPARISONS | {","})
     between = [word.text for word in words if word.text in OPERATORS]
-    if len(terms) == 1 or (len(terms) == 2 and _compares(words, terms)):
+    if any(len(split(term, _ARITHMETIC)) > 1 for term in terms):
+        for term in terms:
+            yield from _worth(term)  # what is worked out may fail, as by dividing by 0
+    elif len(terms) == 1 or (len(terms) == 2 and _compares(words, terms)):
         for term in terms:
             yield from _within(term, len(terms) == 1)
     elif between:

@@ -8,9 +8,12 @@ Calls of it are rewritten before a module is compiled.
   digits.
 - ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
   no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
+- ``json.unmarshal``: the engine fails where a number has an exponent.
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
+- ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
 - ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
-  values of several types are any of them (tried).
+  values of several types are any of them; ``sort`` leaves a set as it is, and ``concat`` does not
+  sort it (tried).
 """
 
 from __future__ import annotations
@@ -30,17 +33,36 @@ PACKAGE: Final = "exposr_tx_prelude"
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
+UNMARSHAL: Final = f"data.{PACKAGE}.unmarshal"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
-#: Functions of one argument that look at it first.
-_LOOKING: Final = ("max", "min", "product", "sum")
+#: Functions that look at their arguments first, by the number of these.
+_LOOKING: Final = {"concat": 2, "max": 1, "min": 1, "product": 1, "sort": 1, "sum": 1}
 #: What is here, by the number of arguments.
 PROVIDED: Final = {
     **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
-    **dict.fromkeys([f"data.{PACKAGE}.{name}_of" for name in _LOOKING], 1),
+    UNMARSHAL: 1,
+    **{f"data.{PACKAGE}.{name}_of": arguments for name, arguments in _LOOKING.items()},
 }
 
 #: A pattern's backslash is two characters to the engine, and each of them is spelled by two.
 _TAKEN: Final = plain(r"\\\\")
+
+#: Comparisons by their names.
+_COMPARISONS: Final = {"less": "<", "at_most": "<=", "more": ">", "at_least": ">="}
+_COMPARED: Final = "".join(
+    f"""
+{name}(a, b) := a {sign} b if {{
+    is_number(a)
+    is_number(b)
+}} else := a {sign} b if {{
+    is_string(a)
+    is_string(b)
+}} else := ranks[type_name(a)] {sign} ranks[type_name(b)] if {{
+    type_name(a) != type_name(b)
+}} else := unknown(a)
+"""
+    for name, sign in _COMPARISONS.items()
+)
 
 #: Functions with several bodies and tables of digits made it 20 ms; now it is one.
 PRELUDE: Final = f"""
@@ -155,10 +177,25 @@ max_of(values) := unknown(values) if not alike(values)
 min_of(values) := min(values) if alike(values)
 min_of(values) := unknown(values) if not alike(values)
 
+sort_of(values) := sort([value | some value in values]) if {{
+    type_name(values) in {{"array", "set"}}
+    alike(values)
+}}
+sort_of(values) := unknown(values) if not alike(values)
+concat_of(between, values) := concat(between, sort([value | some value in values])) if {{
+    is_set(values)
+}} else := concat(between, values)
+
+unmarshal(text) := value if {{ value := [json.unmarshal(text)][0] }} else := unknown(text) if {{
+    json.is_valid(text)
+}}
+
 numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
 alike(values) if count({{type_name(value) | some value in values}}) < 2
 
+ranks := {{"null": 0, "boolean": 1, "number": 2, "string": 3, "array": 4, "object": 5, "set": 6}}
+{_COMPARED}
 # Two values are an error, which denies.
 unknown(pattern) := number if some number in [1, 2]
 """
@@ -200,6 +237,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
                 yield word.start, words[place + 2].end, REGEX_MATCH
         elif spelled[place : place + 5] == ["io", ".", "jwt", ".", "decode_verify"] and not member:
             yield word.start, words[place + 4].end, DECODE_VERIFY
+        elif call == ("json", ".", "unmarshal", "(") and not member:
+            yield word.start, words[place + 2].end, UNMARSHAL
         elif word.text in _LOOKING and call[1:2] == ("(",) and not member:
             yield word.start, word.end, f"data.{PACKAGE}.{word.text}_of"
         elif word.text == "print" and call[1:2] == ("(",) and not member:

@@ -143,7 +143,6 @@ class RemotePolicies:
                 self.counts.count(kept, package)
                 return kept
         document = self._reading.of(question, self._now)
-        del document["within"]
         deciding = Deferred.fromCoroutine(self._ask(package, document))
         deciding.addTimeout(self._budget, self._clock)
         return deciding.addCallbacks(

@@ -17,6 +17,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.closures import captured
+from exposr_tx.policy.comparisons import check_equality, ordered
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required, split
@@ -118,6 +119,7 @@ def scan(source: Source) -> Module:
     text = rewritten(source.text, words(source.path, source.text))
     found = words(source.path, text)
     check_nested(source.path, found)
+    check_equality(source.path, found)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")
@@ -151,6 +153,7 @@ def _enter(module: Module, within: Iterable[Scope], outside: Set[str]) -> None:
 def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) -> str:
     """A module's text without what the engine gets wrong. Lines stay where they are."""
     text = captured(text, found, within)
+    text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     return required(text, words(path, text))
 
@@ -289,11 +292,19 @@ def _reference(found: list[Word], place: int) -> _Reference | None:
             if not (following.kind == STRING and closed):
                 known = False
                 break
-            parts.append(following.text[1:-1])
+            parts.append(_spelled(following))
             past += 3
         else:
             break
     return _Reference(tuple(parts), first.line, place, past, known)
+
+
+def _spelled(word: Word) -> str:
+    """What a string stands for; as it is where it stands for nothing, which the engine will say."""
+    try:
+        return literal(word)
+    except ValueError:
+        return word.text[1:-1]
 
 
 def _judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exposr_tx.errors import PolicyInvalid
@@ -11,6 +11,8 @@ from exposr_tx.errors import PolicyInvalid
 __all__ = ["Source", "read_sources", "signature"]
 
 _ENDING = ".rego"
+#: How often files are read that change while they are read.
+_TRIES = 5
 
 Signature = tuple[tuple[str, int, int, int], ...]
 
@@ -26,8 +28,19 @@ class Source:
 def read_sources(paths: Iterable[str]) -> list[Source]:
     """Every ``*.rego`` file that paths name or contain, in the order of their names.
 
-    Raises PolicyInvalid, which names the path and the remedy.
+    All as they were at one moment: where one changes meanwhile, they are read again. Raises
+    PolicyInvalid, which names the path and the remedy.
     """
+    paths = tuple(paths)
+    for _ in range(_TRIES):
+        before = signature(paths)
+        sources = _read(paths)
+        if signature(paths) == before:
+            return sources
+    raise PolicyInvalid(f"{', '.join(paths)}: changes all the time; write it somewhere else")
+
+
+def _read(paths: Sequence[str]) -> list[Source]:
     sources = []
     for path in _files(paths):
         try:
@@ -65,4 +78,8 @@ def _below(folder: str) -> Iterator[str]:
     # A mounted ConfigMap has each file twice, the second time below a name that begins with dots.
     for base, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith("..")]
-        yield from (os.path.join(base, name) for name in files if name.endswith(_ENDING))
+        for path in (os.path.join(base, name) for name in files if name.endswith(_ENDING)):
+            # To open a pipe would wait for ever, and nothing would be loaded any more.
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise PolicyInvalid(f"{path}: is no file; remove it")
+            yield path

@@ -16,13 +16,15 @@ from exposr_tx.policy.negation import every_body, expression_end, keyword
 from exposr_tx.policy.prelude import closing
 from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word
 
-__all__ = ["Scope", "comprehension", "heads", "known", "opening", "scopes"]
+__all__ = ["Scope", "called", "comprehension", "heads", "known", "opening", "scopes"]
 
 #: After one of these a line goes on, whatever the next begins with.
 _CONTINUED: Final = ("if", ":=", "=", "==", "else", "|", "&", "+", "-", "*", "/")
 #: What may stand between the names of a declaration.
 _PATTERN: Final = (",", "[", "]", "{", "}", ":")
-_WORKED_OUT: Final = frozenset({"+", "-", "*", "/", "%", "&", "|"})
+#: What a reference is made of besides names.
+_LINKS: Final = (".", "]", ")")
+_WORKED_OUT: Final = frozenset({"+", "-", "*", "/", "%", "&", "|", "<", "<=", ">", ">="})
 
 
 @dataclass(slots=True)
@@ -241,14 +243,15 @@ def _key(found: Sequence[Word], scope: Scope, place: int, within: bool) -> None:
 
 
 def _is_operand(found: Sequence[Word], place: int, some: bool, bar: int) -> bool:
-    """Whether a reference, whose key opens at a place, stands where something is worked out.
+    """Whether a reference, whose key opens at a place, stands where something is worked out,
+    or compared by a function.
 
     :param some: whether its statement begins with ``some``.
     :param bar: the comprehension's.
     """
     begin, past = place - 1, closing(found, place) + 1
-    while found[begin + 1].glued and (found[begin].kind == NAME or found[begin].text in (".", "]")):
-        begin = opening(found, begin) - 1 if found[begin].text == "]" else begin - 1
+    while found[begin + 1].glued and (found[begin].kind == NAME or found[begin].text in _LINKS):
+        begin = opening(found, begin) - 1 if found[begin].text in CLOSE else begin - 1
     while past < len(found) and found[past].glued and found[past].text in (".", "["):
         past = closing(found, past) + 1 if found[past].text == "[" else past + 2
     signs = {
@@ -266,6 +269,18 @@ def opening(found: Sequence[Word], place: int) -> int:
         if not depth:
             return at
     return 0
+
+
+def called(found: Sequence[Word], place: int) -> str:
+    """The name of what is called by the bracket that opens at a place; empty where nothing is."""
+    begin = place
+    while (
+        begin
+        and found[begin].glued
+        and (found[begin - 1].kind == NAME or found[begin - 1].text == ".")
+    ):
+        begin -= 1
+    return "".join(word.text for word in found[begin:place])
 
 
 def _is_walked(found: Sequence[Word], place: int) -> bool:

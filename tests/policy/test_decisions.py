@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.policy.document import ALL_FIELDS, Reading, completed
+from exposr_tx.policy.document import ALL_FIELDS, FIELDS, Reading, completed
 from exposr_tx.policy.verdict import verdict
 from tests.policy.folder import question
 
@@ -49,6 +49,11 @@ class DocumentTests(SynchronousTestCase):
             (["nope"], {}),
         ):
             self.assertEqual(Reading(mentioned).of(question(), lambda: 0), found)
+
+    def test_whole(self) -> None:
+        """A policy that looks through the whole input finds the fields that are documented."""
+        found = Reading([ALL_FIELDS]).of(question(), lambda: 0)
+        self.assertEqual(found.keys(), FIELDS - {"within"})
 
     def test_ipv6(self) -> None:
         """An IPv6 address stands in brackets beside its port."""

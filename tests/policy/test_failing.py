@@ -12,6 +12,8 @@ from tests.policy.folder import SKIP, Folder, compiled
 #: field ``X: no`` (tried with Open Policy Agent 1.22).
 HOLDS = {
     "x := json.unmarshal(input.header.X); not x.admin": False,
+    "not json.unmarshal(`[1e5]`)": False,
+    "x := json.unmarshal(`[15, -1.5]`); x == [15, -1.5]": True,
     "x := io.jwt.decode(input.header.X); not x[1].guest": False,
     "x := to_number(input.header.X); not x == 5": False,
     "x := to_number(input.header.X) + 1; not x == 5": False,
@@ -36,6 +38,10 @@ HOLDS = {
     "not min(json.unmarshal(`[1, null]`)) == 5": False,
     "sum([1, 2]) + product({3, 4}) + max([1, 2]) + min({1, 2}) == 18": True,
     'max(["a", "b"]) == "b"': True,
+    'x := sort({"b", "a"}); x == ["a", "b"]; sort([2, 1])[0] == 1; sort([]) == []': True,
+    'concat("-", {"b", "a"}) == "a-b"; concat("-", ["b", "a"]) == "b-a"': True,
+    'not concat("-", [1]) == "1"': False,
+    "not sort(1) == 1": False,
     'x := lower("NO"); x == "no"': True,
     'x := startswith("no", "a"); not x': True,
 }

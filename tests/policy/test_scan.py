@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy import sources
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.scan import Module, check, scan
 from exposr_tx.policy.sources import Source, read_sources
@@ -36,6 +39,7 @@ class ScanTests(SynchronousTestCase):
         self.assertEqual(read("allow if count(input) == 1").fields, {ALL_FIELDS})
         self.assertEqual(read("allow if input[x]").fields, {ALL_FIELDS})
         self.assertEqual(read('allow if "input.host" # input.query').fields, set())
+        self.assertEqual(read(r'allow if not input.query["a\\b"]').fields, {"query.a\\b"})
 
     def test_rules(self) -> None:
         """Rules and functions are told apart; what is inside of braces is neither."""
@@ -137,13 +141,15 @@ class ScanTests(SynchronousTestCase):
             "t[t[i]] == 2",
             "-t[i] == -2",
             "t[i] + t[i] == 2",
+            "t[i] > 1",
+            "1 < f(1)[_]",
             "walk(input.headers[k], [p, v]); p == v",
             "startswith(input.headers.x[i], `a`); i = 1",
             "x == input.path; x = `a`",
             "x := [y | y := t[i]]; i = 1; x == [1]",
             "not t[_] == 1",
         ):
-            said = self.refusal(f"t := [1, 2]\nallow if {{\n  {text}\n}}")
+            said = self.refusal(f"t := [1, 2]\nallow if {{\n  {text}\n}}\nf(x) := [x]")
             self.assertRegex(said, "p.rego:4: the embedded engine finds nothing for . here")
         for text in (
             "x := [y | y := 1]; not y",
@@ -257,6 +263,30 @@ class SourceTests(SynchronousTestCase):
         sources = read_sources([folder.path])
         self.assertEqual([source.text for source in sources], ["package a", "package b"])
         self.assertEqual(len(read_sources([folder.path, sources[0].path])), 2)
+
+    def test_changed_meanwhile(self) -> None:
+        """Files that are replaced while they are read are of one moment in the end, or refused."""
+        folder = Folder(self, one="package a", two="package a")
+        read, texts = sources._read, ["package b", "package c"]
+
+        def read_and_replace(paths: tuple[str, ...]) -> list[Source]:
+            found = read(paths)
+            if texts:
+                folder.write("two", texts.pop())
+            return found
+
+        self.patch(sources, "_read", read_and_replace)
+        found = read_sources([folder.path])
+        self.assertEqual([source.text for source in found], ["package a", "package b"])
+        texts += ["package a"] * 9
+        self.assertRaises(PolicyInvalid, read_sources, [folder.path])
+
+    def test_pipe(self) -> None:
+        """What is no file is named, and nobody waits for it."""
+        folder = Folder(self, one="package a")
+        os.mkfifo(os.path.join(folder.path, "two.rego"))
+        problem = self.assertRaises(PolicyInvalid, read_sources, [folder.path])
+        self.assertRegex(str(problem), r"two\.rego: is no file; remove it")
 
     def test_missing(self) -> None:
         """A path that is not there, and a folder without policies, are named."""

@@ -1,0 +1,143 @@
+"""What ``<`` and ``==`` mean, as Rego has it.
+
+In Rego values of any types have an order: a string is more than any number. The embedded engine
+knows that of numbers and of strings among themselves; of others it says the contrary, or anything:
+``input.header.Level < 5`` holds for it, where a header field is a string (tried). So the prelude
+compares, unless both are numbers for certain. ``==`` that does not hold is undefined to the engine,
+and not false, as an argument of a function and as an operand: there it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import Final
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.negation import OPERATORS
+from exposr_tx.policy.prelude import PACKAGE, closing
+from exposr_tx.policy.variables import called, comprehension, opening
+from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word
+
+__all__ = ["check_equality", "ordered"]
+
+_ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
+#: What stands between expressions, and is in none.
+_BETWEEN: Final = frozenset(
+    {
+        *(";", ",", ":", ":=", "=", "==", "!=", *_ORDERING),
+        *("as", "contains", "else", "every", "if", "in", "not", "some", "with"),
+    }
+)
+_ARITHMETIC: Final = ("+", "*", "/", "%")
+#: Functions that give numbers, or fail.
+_NUMBERS: Final = frozenset(
+    {
+        *("abs", "ceil", "count", "floor", "indexof", "round", "strings.count", "to_number"),
+        *("time.now_ns", "time.parse_duration_ns", "units.parse", "units.parse_bytes"),
+    }
+)
+#: Fields of the input that are numbers.
+_FIELDS: Final = (["input", ".", "remote_port"], ["input", ".", "time"])
+
+
+def ordered(text: str, found: Sequence[Word]) -> str:
+    """A module's text in which the prelude compares what may be of different types. Lines stay
+    where they are."""
+    bars = {bar for place in range(len(found)) if (bar := comprehension(found, place))}
+    edits: list[tuple[int, int, str]] = []
+    for place, word in enumerate(found):
+        if word.kind != SIGN or word.text not in _ORDERING:
+            continue
+        begin, end = _begin(found, place, bars), _end(found, place, bars)
+        if begin == place or end == place + 1:
+            continue
+        if _is_number(found[begin:place]) and _is_number(found[place + 1 : end]):
+            continue
+        name = f"data.{PACKAGE}.{_ORDERING[word.text]}("
+        edits += [
+            (found[begin].start, found[begin].start, name),
+            (word.start, word.end, ","),
+            (found[end - 1].end, found[end - 1].end, ")"),
+        ]
+    pieces, done = [], 0
+    for start, past, new in sorted(edits):
+        pieces += [text[done:start], new]
+        done = past
+    return "".join([*pieces, text[done:]])
+
+
+def check_equality(path: str, found: Sequence[Word]) -> None:
+    """Refuse ``==`` where the engine takes it for undefined when it does not hold."""
+    for place, word in enumerate(found):
+        if word.text in OPEN and found[place - 1].text != "if" and not comprehension(found, place):
+            past = closing(found, place) + 1
+            signs = {word.text for word in (*found[place - 1 : place], *found[past : past + 1])}
+            if (word.text == "(" and called(found, place)) or signs & OPERATORS:
+                _refuse(path, found, place)
+
+
+def _refuse(path: str, found: Sequence[Word], place: int) -> None:
+    """Refuse ``==`` within a bracket, but in the bodies of comprehensions."""
+    at, end = place + 1, closing(found, place)
+    while at < end:
+        if found[at].kind == SIGN and found[at].text == "==":
+            raise PolicyInvalid(
+                f"{path}:{found[at].line}: here the embedded engine takes a == b for undefined "
+                "where it does not hold; give it a name first, as in: x := a == b"
+            )
+        at = closing(found, at) if comprehension(found, at) else at + 1
+
+
+def _begin(found: Sequence[Word], place: int, bars: Set[int]) -> int:
+    """Where the expression begins that ends before a place."""
+    at = place
+    while at > 0:
+        before = found[at - 1]
+        if at < place and found[at].first and not _goes_on(found, at):
+            break
+        if before.text in OPEN or (before.text in _BETWEEN and not _is_member(found, at - 1)):
+            break
+        if at - 1 in bars:
+            break
+        at = opening(found, at - 1) if before.text in CLOSE else at - 1
+    return at
+
+
+def _end(found: Sequence[Word], place: int, bars: Set[int]) -> int:
+    """Where the expression ends that begins behind a place."""
+    at = place + 1
+    while at < len(found):
+        word = found[at]
+        if at > place + 1 and word.first and not _goes_on(found, at):
+            break
+        if word.text in CLOSE or (word.text in _BETWEEN and not _is_member(found, at)):
+            break
+        if at in bars:
+            break
+        at = closing(found, at) + 1 if word.text in OPEN else at + 1
+    return at
+
+
+def _goes_on(found: Sequence[Word], place: int) -> bool:
+    """Whether a line that begins at a place goes on with the one before."""
+    return found[place].text in OPERATORS or found[place - 1].text in OPERATORS
+
+
+def _is_member(found: Sequence[Word], place: int) -> bool:
+    return found[place].glued and place > 0 and found[place - 1].text == "."
+
+
+def _is_number(term: Sequence[Word]) -> bool:
+    """Whether a term is a number for certain, or fails."""
+    if [word.text for word in term] in _FIELDS:
+        return True
+    if len(term) == 1 or (len(term) == 2 and term[0].text == "-"):
+        return term[-1].kind == NUMBER
+    place = 0
+    while place < len(term):
+        if term[place].kind == SIGN and term[place].text in _ARITHMETIC and place:
+            return True
+        if term[place].text == "(" and closing(term, place) == len(term) - 1:
+            return called(term, place) in _NUMBERS
+        place = closing(term, place) + 1 if term[place].text in OPEN else place + 1
+    return False

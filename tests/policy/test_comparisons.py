@@ -1,0 +1,72 @@
+"""What comparisons mean between values of several types."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.scan import scan
+from exposr_tx.policy.sources import Source
+from tests.policy.folder import SKIP, Folder, compiled
+
+#: Bodies of rules, and whether they hold in Rego for a field ``X: 5`` and the port 7 (tried with
+#: Open Policy Agent 1.22).
+HOLDS = {
+    "input.header.X < 9": False,
+    "input.header.X >= 18": True,
+    "9 > input.header.X": False,
+    "not input.header.X < 9": True,
+    "not input.header.Y < 9": False,
+    "x := input.header.X < 9; x == false": True,
+    "[1 | input.header.X < 9] == []": True,
+    'x := {"a": input.header.X < 9, "b": 1 < 2}; x == {"a": false, "b": true}': True,
+    "every x in [6, 8] { x > 5; x <= 8 }": True,
+    "f(input.remote_port)": True,
+    "not f(input.header.X) == false": True,
+    'input.header.X < "6"; "4" <= input.header.X; input.header.X > "40"': True,
+    "to_number(input.header.X) < 9": True,
+    "not to_number(input.header.Y) < 9": False,
+    "input.remote_port - 1 > 5; 1 + 1 <= count(input.header.X) + 1": True,
+    "null < false; true < 1; 100 < `a`; `a` < [1]; [1] < {}; {} < set()": True,
+    "input.remote_port > null; input.remote_port < `a`": True,
+    "null <= null": False,  # no order is known: the evaluation fails
+}
+
+
+class ComparisonTests(SynchronousTestCase):
+    """``<`` and its like, and ``==``."""
+
+    skip = SKIP
+
+    def test_types(self) -> None:
+        """A header field is a string, and a string is more than any number, not less."""
+        files = {
+            f"a{number}": f"package a{number}\nf(x) if x > 5 else := false\nallow if {{ {text} }}\n"
+            for number, text in enumerate(HOLDS)
+        }
+        policies = compiled(Folder(self, **files))
+        given = {"header": {"X": "5"}, "remote_port": 7}
+        decided = {
+            text: policies.evaluate(f"a{number}", given).allow for number, text in enumerate(HOLDS)
+        }
+        self.assertEqual(decided, HOLDS)
+
+    def test_text(self) -> None:
+        """Numbers are compared as they are, and lines stay."""
+        kept = "package a\nallow if {\n  count(input.path) + 1 <\n    5\n  input.time > -1\n}\n"
+        self.assertEqual(scan(Source("a", kept)).text, kept)
+        text = "package a\nallow if {\n  x := input.path\n  x\n    <= 5; x > f(\n  1)\n}\nf(x) := x"
+        made = scan(Source("a", text)).text
+        self.assertIn("\n  data.exposr_tx_prelude.at_most(x\n    , 5); data.", made)
+        self.assertIn("_prelude.more(x , f(\n  1))\n}\nf(x) := x", made)
+
+    def test_equality(self) -> None:
+        """Where == is an operand or an argument, the engine takes it for undefined when it does
+        not hold: refused, with what to do."""
+        for text in ("f(x == 1)", "not f([x == 1])", "true != (x == 1)", "[x == 1] == [true]"):
+            problem = self.assertRaises(
+                PolicyInvalid, scan, Source("a.rego", f"package a\nallow if {{ x := 1; {text} }}")
+            )
+            self.assertRegex(str(problem), "a.rego:2: .* give it a name first, as in: x := a == b")
+        for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
+            self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
