@@ -341,11 +341,29 @@ class Exchange:
                 target.transport.resumeProducing()
             response = self._response
             if response is not None and response.keep_alive and self.complete and self.pooled:
-                target.release(response.idle_limit)
+                if target.bound or response.binds or self.request.binds:
+                    self._keep(target)
+                else:
+                    target.release(response.idle_limit)
             else:
                 target.close()
         self._write_log()
         self._visitor.exchange_done(close=self._close, unread=not self.complete)
+
+    def _keep(self, target: TargetConnection) -> None:
+        """Keep a connection on which the target knows its visitor, for his next requests. Not
+        where he came by a proxy, whose next request may be somebody else's."""
+        target.bound = True
+        visitor = self._visitor
+        if visitor.own is not target:
+            if visitor.own is not None:
+                visitor.own.close()
+            visitor.own = target
+        request = self.request
+        if request.forwarding or self._factory.trust.trusts(visitor.believed(request).peer):
+            target.close()
+        else:
+            target.set_aside()
 
     def _log_path(self) -> bytes:
         return self.request.target.partition(b"?")[0]

@@ -3,7 +3,7 @@
 A :class:`TargetConnection` is the protocol that HTTP ingress runs on a stream.
 After a clean response it waits in the :class:`Pool` of its upstream for the next
 request; it is never shared between tunnels or upstreams, and never used again
-after anything odd.
+after anything odd. One on which the target knows a visitor is kept for him.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ class TargetConnection(TwistedProtocol):
 
     :ivar requests: how many requests it has been used for.
     :ivar watched: whether Deadlines looks at it.
+    :ivar bound: whether the target may know on it who its visitor is, for as long as it lives.
     """
 
     transport: Any
+    bound = False
 
     def __init__(self, pool: Pool, upstream: IUpstream, limits: Limits) -> None:
         self.parser = ResponseParser(limits)
@@ -126,6 +128,16 @@ class TargetConnection(TwistedProtocol):
             self.idle_limit = min(idle_limit - KEEP_ALIVE_MARGIN, self._pool.idle_timeout)
         if not self.alive or self.parser.rest or not self._pool.keep(self):
             self.close()
+
+    def set_aside(self) -> None:
+        """The exchange has ended cleanly; whoever has the connection may begin another."""
+        self._exchange = None
+        if self.parser.rest:
+            self.close()
+
+    def serves(self, tunnel_id: str) -> bool:
+        """Whether a connection that was set aside still leads to a target of this tunnel."""
+        return self.alive and self.upstream.tunnel_id == tunnel_id
 
     def hand_over(self, protocol: TwistedProtocol) -> None:
         """Give the stream to another protocol, with what came behind the response's head."""

@@ -92,8 +92,11 @@ class TunnelExchange(Exchange):
             return
         self._upstream = upstream
         if not request.websocket:
-            connection = factory.pool.take(upstream)
+            connection = self._visitor.own
+            if connection is None or not connection.serves(vhost.tunnel_id):
+                connection = factory.pool.take(upstream)
             if connection is not None:
+                self._upstream = connection.upstream
                 self._connected(connection)
                 return
         self._connect(upstream)

@@ -22,6 +22,7 @@ from exposr_tx.errors import ExposrError, RemoteProtocolError
 from exposr_tx.ingress.answers import code_of, error_answer
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.stall import Stall
+from exposr_tx.ingress.targets import TargetConnection
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin, Question, VirtualHost
 from exposr_tx.rounds import Accepted
@@ -49,12 +50,14 @@ class VisitorConnection(Protocol):
     :ivar write: writes to the visitor.
     :ivar deadline: when to give up what is being waited for; see Deadlines.
     :ivar asked: the last request that a policy was asked about, where it went, and the question.
+    :ivar own: the connection on which a target knows this visitor; for nobody else's requests.
     """
 
     transport: Any
     factory: HTTPIngressFactory
     write: Callable[[bytes], None]
     asked: tuple[Request, VirtualHost, Question] | None = None
+    own: TargetConnection | None = None
 
     def __init__(self, factory: HTTPIngressFactory) -> None:
         self.factory = factory
@@ -66,8 +69,7 @@ class VisitorConnection(Protocol):
         self._again = False
         self._waits_for_head = False
         self._reading = True
-        self._holding = False
-        self._closing = False
+        self._holding = self._closing = False
         self._lingered = 0
         self._stalled: Stall | None = None
         self._peer = ""
@@ -101,6 +103,8 @@ class VisitorConnection(Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.visitor_lost()
+        if self.own is not None:
+            self.own.close()
 
     def _forget(self) -> None:
         self.factory.deadlines.remove(self)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides, implementer
 
@@ -192,6 +193,56 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(len(self.visit.targets.wires), 1)
         self.assertEqual(self.answer(OK), b"")
         self.assertEqual(other.taken(), OK)
+
+    def challenge(self, wire: Wire, *fields: bytes) -> bytes:
+        """Send a request whose target wants to know who is at the other end of its connection."""
+        head = b"".join(b"%b\r\n" % field for field in fields)
+        wire.protocol.dataReceived(GET[:-2] + head + b"\r\n")
+        self.visit.target.protocol.dataReceived(
+            b"HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=x, NTLM abc\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+        return wire.taken()
+
+    def test_target_that_knows_its_visitor(self) -> None:
+        """NTLM and Negotiate tell a target who is at the other end of a connection: nobody else's
+        requests go over that one, and the visitor's own do."""
+        self.assertIn(b"401 Who", self.challenge(self.wire))
+        known = self.visit.target
+        other = self.visit.visitor()
+        other.protocol.dataReceived(GET)
+        self.assertIsNot(self.visit.target, known)
+        self.visit.target.protocol.dataReceived(OK)
+        self.assertEqual(other.taken(), OK)
+        self.send(GET[:-2] + b"Authorization: NTLM def\r\n\r\n")
+        self.assertIn(b"Authorization: NTLM def\r\n", known.taken())
+        known.protocol.dataReceived(OK)
+        self.assertEqual(self.wire.taken(), OK)
+        self.assertFalse(known.disconnecting)
+        self.wire.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertTrue(known.disconnecting)
+
+    def test_known_without_being_asked(self) -> None:
+        """A visitor who says at once who he is is known by his request."""
+        self.send(GET[:-2] + b"Authorization: negotiate abc=\r\n\r\n")
+        self.assertEqual(self.answer(OK), OK)
+        self.visit.visitor().protocol.dataReceived(GET)
+        self.assertEqual(len(self.visit.targets.wires), 2)
+
+    def test_known_behind_a_proxy(self) -> None:
+        """A proxy's connection is many visitors': what is known on one is forgotten."""
+        self.challenge(self.wire, b"X-Forwarded-For: 192.0.2.1")
+        self.assertTrue(self.visit.target.disconnecting)
+        self.visit = Visit(trusted=("203.0.113.0/24",))
+        self.challenge(self.visit.visitor())
+        self.assertTrue(self.visit.target.disconnecting)
+
+    def test_credentials_of_a_request(self) -> None:
+        """Other schemes say who has sent one request, and leave the connection to all."""
+        self.send(GET[:-2] + b"Authorization: Basic ntlm\r\n\r\n")
+        self.assertEqual(self.answer(OK), OK)
+        self.visit.visitor().protocol.dataReceived(GET)
+        self.assertEqual(len(self.visit.targets.wires), 1)
 
     def test_stream_is_not_used_after_anything_odd(self) -> None:
         """Bytes behind a response, a close, or an idle minute end the stream."""

@@ -5,6 +5,7 @@ Everything else is ordinary and passes as it is.
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeAlias
 
 Fields: TypeAlias = list[tuple[bytes, bytes]]
@@ -22,7 +23,8 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
     FORWARDING,
     REFERRING,
     LOCATING,
-) = range(12)
+    KNOWING,
+) = range(13)
 
 KINDS: Final[dict[bytes, int]] = {
     b"host": HOST_FIELD,
@@ -59,7 +61,11 @@ KINDS: Final[dict[bytes, int]] = {
     b"location": LOCATING,
     b"content-location": LOCATING,
     b"set-cookie": LOCATING,
+    b"authorization": KNOWING,
+    b"www-authenticate": KNOWING,
 }
+#: Schemes by which a target knows who is at the other end of a connection, not of a request.
+_BINDING: Final = re.compile(rb"(?:\A|,[ \t]*)(?:ntlm|negotiate)(?=[ ,]|\Z)", re.IGNORECASE)
 #: Fields that a ``Connection`` option never removes: without them the message means something else.
 NEVER_HOP: Final = frozenset(
     [b"host", b"content-length", b"transfer-encoding", b"authorization", b"cookie"]
@@ -67,8 +73,8 @@ NEVER_HOP: Final = frozenset(
 #: Fields that must not come late, behind a body that was judged without them.
 NO_TRAILER: Final = frozenset(
     [
-        *(*KINDS, b"trailer", b"authorization", b"cookie", b"cache-control", b"max-forwards"),
-        *(b"content-encoding", b"content-type", b"content-range", b"www-authenticate"),
+        *(*KINDS, b"trailer", b"cookie", b"cache-control", b"max-forwards"),
+        *(b"content-encoding", b"content-type", b"content-range"),
     ]
 )
 #: Spellings seen so far, so that most names are looked up as they stand. Bounded, as names are
@@ -86,11 +92,17 @@ def kind_of(name: bytes) -> int:
     kind = KINDS.get(lower, ORDINARY)
     if kind == ORDINARY and b"_" in lower:
         twin = KINDS.get(lower.replace(b"_", b"-"), ORDINARY)
-        if twin != ORDINARY and twin not in (REFERRING, LOCATING):
+        if twin != ORDINARY and twin not in (REFERRING, LOCATING, KNOWING):
             kind = FORWARDING if twin == FORWARDING else HOP
     if len(SPELLINGS) < MAX_SPELLINGS:
         SPELLINGS[name] = kind
     return kind
+
+
+def binds(credentials: bytes) -> bool:
+    """Whether what ``Authorization`` or ``WWW-Authenticate`` says holds for the connection: NTLM,
+    and Negotiate (RFC 4559)."""
+    return _BINDING.search(credentials) is not None
 
 
 def tokens(values: list[bytes]) -> set[bytes]:

@@ -24,6 +24,7 @@ class Request:
     :ivar has_length: whether a Content-Length was there.
     :ivar forwarding: what proxies before us say (``X-Forwarded-For`` …), by lower-case name.
     :ivar referring: where in ``fields`` Origin, Referer and Destination stand.
+    :ivar binds: whether it tells the target who is at the other end of the connection.
     :ivar written: what :meth:`lines` has made, for all requests that share the fields.
     :ivar websocket: whether it asks for an upgrade to websocket.
     :ivar trailers_wanted: ``TE: trailers``.
@@ -43,6 +44,7 @@ class Request:
     trailers_wanted: bool = False
     forwarding: dict[bytes, list[bytes]] = field(default_factory=dict)
     referring: list[int] = field(default_factory=list)
+    binds: bool = False
     written: list[bytes] = field(default_factory=list, repr=False)
 
     def with_line(self, method: bytes, target: bytes) -> Request:
@@ -62,6 +64,7 @@ class Request:
             self.trailers_wanted,
             self.forwarding,
             self.referring,
+            self.binds,
             self.written,
         )
 
@@ -107,6 +110,8 @@ class Response:
     :ivar upgrade: the token of a 101.
     :ivar idle_limit: seconds of idleness after which the target says it closes.
     :ivar locating: where in ``fields`` Location, Content-Location and Set-Cookie stand.
+    :ivar binds: whether the target wants to know, or knows, who is at the other end of the
+        connection.
     :ivar written: what :meth:`head` has made.
     """
 
@@ -122,6 +127,7 @@ class Response:
     upgrade: bytes = b""
     idle_limit: int | None = None
     locating: list[int] = field(default_factory=list)
+    binds: bool = False
     written: dict[tuple[bool, bool], bytes] = field(default_factory=dict, repr=False)
 
     def head(self, *, chunked: bool, close: bool) -> bytes:

@@ -12,6 +12,7 @@ from exposr_tx.wire.http1.fields import (
     EXPECT,
     FORWARDING,
     HOST_FIELD,
+    KNOWING,
     LENGTH,
     LOCATING,
     NEVER_HOP,
@@ -21,6 +22,7 @@ from exposr_tx.wire.http1.fields import (
     TE,
     UPGRADE,
     Fields,
+    binds,
     kind_of,
     referring,
     tokens,
@@ -183,6 +185,9 @@ class RequestParser(Parser):
                 request.forwarding.setdefault(name.lower().replace(b"_", b"-"), []).append(pair[1])
             elif kind == REFERRING:
                 request.referring.append(len(fields))
+                fields.append(pair)
+            elif kind == KNOWING:
+                request.binds = request.binds or binds(pair[1])
                 fields.append(pair)
             else:
                 special.setdefault(kind, []).append(pair[1])

@@ -8,6 +8,7 @@ from exposr_tx.wire.http1.fields import (
     CONNECTION,
     HOP,
     KINDS,
+    KNOWING,
     LENGTH,
     LOCATING,
     NEVER_HOP,
@@ -15,6 +16,7 @@ from exposr_tx.wire.http1.fields import (
     SPELLINGS,
     UPGRADE,
     Fields,
+    binds,
     kind_of,
     tokens,
     without_named,
@@ -139,6 +141,8 @@ class ResponseParser(Parser):
             else:
                 if kind == LOCATING:
                     response.locating.append(len(fields))
+                elif kind == KNOWING:
+                    response.binds = response.binds or binds(pair[1])
                 fields.append(pair)
         options = tokens(connection) if connection else set()
         response.keep_alive = (
