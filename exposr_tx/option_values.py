@@ -81,13 +81,12 @@ def seconds(text: str) -> float:
 
 def period(text: str) -> float:
     """A time in seconds, more than 0; parts of seconds are fine."""
-    remedy = "must be a number of seconds, more than 0"
     try:
         value = seconds(text)
     except ValueError:
-        raise ValueError(remedy) from None
+        value = 0.0
     if not value:
-        raise ValueError(remedy)
+        raise ValueError("must be a number of seconds, more than 0")
     return value
 
 
@@ -151,7 +150,8 @@ def choice(*words: str, known: Collection[str] = ()) -> Callable[[str], str]:
 
     :param known: others that pass, for whoever can say better why they are refused.
     """
-    remedy = f"must be {' or '.join(filter(None, (', '.join(words[:-1]), words[-1])))}"
+    *others, last = words
+    remedy = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
 
     def parse(text: str) -> str:
         if text not in words and text not in known:

@@ -265,7 +265,9 @@ class EnvironOptions(usage.Options):
             known |= set(sub._variables())
         for variable in sorted(self.environ):
             if variable.startswith(self.prefix) and variable not in known:
-                close = _closest(variable, known)
+                # Without what all have in common, or everything would be alike.
+                bare = {name.removeprefix(self.prefix): name for name in known}
+                close = bare.get(_closest(variable.removeprefix(self.prefix), bare), "")
                 hint = f"; did you mean {close}?" if close else ""
                 self.warnings.append(f"{variable} is set and names no option{hint}")
 

@@ -196,6 +196,11 @@ class EnvironTests(SynchronousTestCase):
         self.assertIn("EXPOSR_SERVRE", warning)
         self.assertIn("did you mean EXPOSR_SERVER?", warning)
 
+    def test_variable_like_no_other(self) -> None:
+        """What all variables begin with makes none of them the one that was meant."""
+        (warning,) = parsed("connect", EXPOSR_WORKERS="2").warnings
+        self.assertEqual(warning, "EXPOSR_WORKERS is set and names no option")
+
 
 class ErrorTests(SynchronousTestCase):
     """Errors name the option, the value and what to do."""

@@ -49,8 +49,12 @@ class Commands:
 
     async def account_create(self, words: Sequence[str]) -> None:
         """Register an account, show it, remember it."""
+        before = self._accounts.account(self._rest.server)
         shown = await create_account(self._rest, self._show)
         self._accounts.remember(self._rest.server, StoredAccount(shown))
+        if before is not None:
+            # Nobody else knows the number, and the tunnels can be had by nothing else.
+            self._say(f"It is remembered instead of {before.account}; keep that for its tunnels")
 
     async def create(self, words: Sequence[str]) -> None:
         """``[ID] [KEY VALUE ...]``"""

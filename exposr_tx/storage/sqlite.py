@@ -58,13 +58,14 @@ CREATE TABLE record (
 """
 
 _BUSY, _LOCKED = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED
+_UNUSABLE = "it cannot be opened; its folder must exist, and both must be writable by this user"
 _REASONS = {
     sqlite3.SQLITE_FULL: "no space is left",
     _BUSY: f"another process has kept it locked for {BUSY_TIMEOUT:g} s",
     _LOCKED: "another process has locked it",
     sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a backup",
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database; name another file",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; its folder must exist and be writable",
+    sqlite3.SQLITE_CANTOPEN: _UNUSABLE,
     sqlite3.SQLITE_READONLY: "it, or its folder, may not be written",
     sqlite3.SQLITE_PERM: "access is denied",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
@@ -321,5 +322,7 @@ def _code(error: BaseException | None) -> int | None:
 
 def _reason(error: Exception) -> str:
     """What went wrong, and what to do about it, for the log."""
+    if isinstance(error, OSError):  # making the file
+        return f"{_UNUSABLE} ({error.strerror})"
     known = _REASONS.get(_code(error) or 0)
     return f"{known} ({error})" if known else str(error)

@@ -245,6 +245,13 @@ class SQLiteTests(TestCase):
         self.assertIn("not an SQLite database", str(failure))
         self.assertEqual("these are my notes\n" * 100, _read(notes))
 
+    async def test_no_folder(self) -> None:
+        """A file that cannot be made is told with what its folder must be."""
+        path = os.path.join(os.path.dirname(self.path), "none", "db")
+        refused = await self._fails(self.open(path).get("t", "k"))
+        self.assertIn("its folder must exist", str(refused))
+        self.assertIn("(No such file or directory)", str(refused))
+
     async def test_another_programs_database(self) -> None:
         """Another program's database is not written to."""
         with sqlite3.connect(self.path) as database:

@@ -147,7 +147,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual((run.returncode, run.stderr), (1, b""))
 
     def test_account_is_remembered(self) -> None:
-        """account create writes the number down, for its owner only; commands use it."""
+        """account create writes the number down, for its owner only, and shows the one before."""
         status, out, _ = self.run_line("account create")
         self.assertEqual(status, 0)
         self.assertRegex(out, r"^Creating account\.\.\.success \((\w{4}-){3}\w{4}\)$")
@@ -155,6 +155,9 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         self.assertEqual(self.run_line("tunnel create mine")[0], 0)
         self.assertIn("mine", self.run_line("tunnel list")[1])
+        first = out.partition("(")[2][:19]
+        out = self.run_line("account create")[1]
+        self.assertIn(f"instead of {first}; keep that for its tunnels", out)
 
     def test_where_the_account_comes_from(self) -> None:
         """The line comes before the variable, and that before the file."""
@@ -193,10 +196,7 @@ class ConnectTests(SynchronousTestCase):
             return visitor.get().status
 
     def test_comes_and_goes(self) -> None:
-        """A tunnel that a run makes is gone when it is stopped, with exit status 0.
-
-        SIGHUP is what a terminal's end sends.
-        """
+        """A tunnel that a run makes goes when it, or its terminal, is closed; exit status 0."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             server = Server(self, "--allow-registration")
             client = Client(self, server, "tunnel", self.target.url, "my-tunnel")

@@ -175,11 +175,12 @@ class InstalledTests(SynchronousTestCase):
         self.assertEqual(tops, {"exposr_tx", "twisted", f"exposr_tx-{__version__}.dist-info"})
 
     def test_sdist(self) -> None:
-        """The sdist has what a packager needs: plugin, tests, scripts, unit."""
+        """The sdist has what a packager needs: plugin, tests, scripts, benchmarks, unit."""
         with tarfile.open(self.sdist) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
         for name in (
             *("twisted/plugins/exposr_plugin.py", "tests/system/harness.py", "bin/test"),
+            *("benchmarks/__main__.py", ".ci/run"),
             *("deploy/systemd/exposr.service", "LICENSE", "README.md", "setup.cfg"),
         ):
             self.assertIn(name, names)
