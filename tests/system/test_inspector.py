@@ -493,7 +493,12 @@ class PageTests(Inspected):
         self.assertIn("answer to /buy?n=1", text)
         page.key("r")
         page.wait_for("document.querySelector('#details').innerText.includes('replay of')")
-        first, second = (sent for sent in self.raw.requests if sent.startswith(b"POST /buy?n=1 "))
+
+        def bought() -> list[bytes]:
+            return [sent for sent in self.raw.requests if sent.startswith(b"POST /buy?n=1 ")]
+
+        wait_until(lambda: len(bought()) == 2, "the replay at its target")
+        first, second = bought()
         self.assertEqual(first, second)
         page.key("e")
         page.wait_for("document.querySelector('#editor').open")

@@ -32,7 +32,7 @@ __all__ = ["Link", "Upstream", "WebsocketUpstream"]
 #: Seconds for the streams of a connection that is one too many, or that can have no more of them:
 #: what a server that stops gives by default.
 LEAVING: Final = 30.0
-#: Why the latter ends.
+#: Why a connection ends that can have no more of them.
 USED_UP: Final = "all stream numbers are used"
 
 
