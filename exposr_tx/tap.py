@@ -48,8 +48,10 @@ from exposr_tx.wire.native import SUBPROTOCOL
 
 __all__ = ["Options", "Rooms", "makeService"]
 
-#: Seconds between two looks for expired tunnels, at most.
-EXPIRY_LOOK: Final = 5.0
+#: Looks for expired tunnels in the time that they have, and seconds between two of them: at least,
+#: where that time is not short, and at most. A look costs 10 µs for each tunnel.
+EXPIRY_LOOKS: Final = 60
+EXPIRY_PAUSE: Final = (5.0, 60.0)
 
 
 class Rooms:
@@ -90,7 +92,8 @@ class Rooms:
         self._tunnels.watch(self._tunnel_changed)
         self._expiry = LoopingCall(self._expire)
         self._expiry.clock = reactor
-        self._expire_every = min(EXPIRY_LOOK, options["tunnel-expire"] / 4)
+        expire, (least, most) = options["tunnel-expire"], EXPIRY_PAUSE
+        self._expire_every = min(expire / 4, max(least, min(most, expire / EXPIRY_LOOKS)))
         failures = FailedCredentials(
             reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
         )
