@@ -13,7 +13,8 @@ Calls of it are rewritten before a module is compiled.
 - ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
 - ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
   values of several types are any of them; ``sort`` leaves a set as it is, and ``concat`` does not
-  sort it (tried).
+  sort it; nothing is found at 0 by ``indexof``; ``format_int`` gives negative numbers another form
+  (tried).
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ PACKAGE: Final = "exposr_tx_prelude"
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
+SOUND: Final = f"data.{PACKAGE}.sound"
 UNMARSHAL: Final = f"data.{PACKAGE}.unmarshal"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
 #: Functions that look at their arguments first, by the number of these.
-_LOOKING: Final = {"concat": 2, "max": 1, "min": 1, "product": 1, "sort": 1, "sum": 1}
+_LOOKING: Final = {
+    **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
+    **dict.fromkeys(("max", "min", "product", "sort", "sum"), 1),
+}
 #: What is here, by the number of arguments.
 PROVIDED: Final = {
     **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
@@ -189,6 +194,14 @@ concat_of(between, values) := concat(between, sort([value | some value in values
 unmarshal(text) := value if {{ value := [json.unmarshal(text)][0] }} else := unknown(text) if {{
     json.is_valid(text)
 }}
+
+indexof_of(text, part) := indexof(text, part) if part != ""
+indexof_n_of(text, part) := indexof_n(text, part) if part != ""
+format_int_of(number, base) := format_int(number, base) if number >= 0
+format_int_of(number, base) := concat("", ["-", format_int(0 - number, base)]) if number < 0
+
+# What is no failure.
+sound(value) := value if is_array([value])
 
 numbers(values) if {{ every value in values {{ is_number(value) }} }}
 

@@ -42,11 +42,18 @@ HOLDS = {
     'concat("-", {"b", "a"}) == "a-b"; concat("-", ["b", "a"]) == "b-a"': True,
     'not concat("-", [1]) == "1"': False,
     "not sort(1) == 1": False,
+    'not indexof(input.header.X, "") == 1': False,
+    'indexof("abc", "c") == 2; indexof_n("aba", "a") == [0, 2]': True,
+    'format_int(-255, 16) == "-ff"; format_int(255, 16) == "ff"; format_int(0, 10) == "0"': True,
+    "x := ({input.header.X} | {lower(`B`)}); x == {`no`, `b`}": True,
+    "x := {input.header.X} | {to_number(input.header.X)}; not x == {5}": False,
+    "count(keys) == 0": True,
     'x := lower("NO"); x == "no"': True,
     'x := startswith("no", "a"); not x': True,
 }
 OTHERS = (
     "any_of(_) := true\nvalue := to_number(input.header.X)\n"
+    'keys[to_number(x)] := 1 if some x in ["no"]\n'
     'table[x] := to_number(x) if some x in ["no", "5"]\n'
 )
 
