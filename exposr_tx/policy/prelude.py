@@ -15,6 +15,7 @@ Calls of it are rewritten before a module is compiled.
   values of several types are any of them; ``sort`` leaves a set as it is, and ``concat`` does not
   sort it; nothing is found at 0 by ``indexof``; ``format_int`` gives negative numbers another form
   (tried).
+- ``urlquery.decode``: the engine leaves ``+`` as it is.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "rem
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
 SOUND: Final = f"data.{PACKAGE}.sound"
+URL_DECODED: Final = f"data.{PACKAGE}.url_decoded"
 UNMARSHAL: Final = f"data.{PACKAGE}.unmarshal"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
 #: Functions that look at their arguments first, by the number of these.
@@ -46,6 +48,7 @@ _LOOKING: Final = {
 PROVIDED: Final = {
     **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
     UNMARSHAL: 1,
+    URL_DECODED: 1,
     **{f"data.{PACKAGE}.{name}_of": arguments for name, arguments in _LOOKING.items()},
 }
 
@@ -200,6 +203,8 @@ indexof_n_of(text, part) := indexof_n(text, part) if part != ""
 format_int_of(number, base) := format_int(number, base) if number >= 0
 format_int_of(number, base) := concat("", ["-", format_int(0 - number, base)]) if number < 0
 
+url_decoded(text) := urlquery.decode(replace(text, "+", " "))
+
 # What is no failure.
 sound(value) := value if is_array([value])
 
@@ -252,6 +257,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
             yield word.start, words[place + 4].end, DECODE_VERIFY
         elif call == ("json", ".", "unmarshal", "(") and not member:
             yield word.start, words[place + 2].end, UNMARSHAL
+        elif call == ("urlquery", ".", "decode", "(") and not member:
+            yield word.start, words[place + 2].end, URL_DECODED
         elif word.text in _LOOKING and call[1:2] == ("(",) and not member:
             yield word.start, word.end, f"data.{PACKAGE}.{word.text}_of"
         elif word.text == "print" and call[1:2] == ("(",) and not member:

@@ -42,6 +42,7 @@ HOLDS = {
     'concat("-", {"b", "a"}) == "a-b"; concat("-", ["b", "a"]) == "b-a"': True,
     'not concat("-", [1]) == "1"': False,
     "not sort(1) == 1": False,
+    'urlquery.decode("a+b%20c%2Bd") == "a b c+d"': True,
     'not indexof(input.header.X, "") == 1': False,
     'indexof("abc", "c") == 2; indexof_n("aba", "a") == [0, 2]': True,
     'format_int(-255, 16) == "-ff"; format_int(255, 16) == "ff"; format_int(0, 10) == "0"': True,
