@@ -11,8 +11,9 @@ Calls of it are rewritten before a module is compiled.
 - ``json.unmarshal``: the engine fails where a number has an exponent.
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
 - ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
-- ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
-  values of several types are any of them; ``sort`` leaves a set as it is, and ``concat`` does not
+- ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max``, ``min``
+  and ``sort`` compare numbers by their digits, and of several types find any; ``sort`` leaves a set
+  as it is, and ``concat`` does not
   sort it; nothing is found at 0 by ``indexof``; ``format_int`` gives negative numbers another form
   (tried).
 - ``urlquery.decode``: the engine leaves ``+`` as it is.
@@ -180,16 +181,24 @@ taken(pattern) if {{
 
 sum_of(values) := sum(values) if numbers(values)
 product_of(values) := product(values) if numbers(values)
-max_of(values) := max(values) if alike(values)
-max_of(values) := unknown(values) if not alike(values)
-min_of(values) := min(values) if alike(values)
-min_of(values) := unknown(values) if not alike(values)
+max_of(values) := found if {{
+    numbers(values)
+    some found in values
+    every other in values {{ other <= found }}
+}} else := max(values) if strings(values) else := unknown(values) if count(values) > 0
+min_of(values) := found if {{
+    numbers(values)
+    some found in values
+    every other in values {{ other >= found }}
+}} else := min(values) if strings(values) else := unknown(values) if count(values) > 0
 
 sort_of(values) := sort([value | some value in values]) if {{
     type_name(values) in {{"array", "set"}}
-    alike(values)
-}}
-sort_of(values) := unknown(values) if not alike(values)
+    strings(values)
+}} else := [value | some value in values] if {{
+    type_name(values) in {{"array", "set"}}
+    count(values) < 2
+}} else := unknown(values) if type_name(values) in {{"array", "set"}}
 concat_of(between, values) := concat(between, sort([value | some value in values])) if {{
     is_set(values)
 }} else := concat(between, values)
@@ -210,7 +219,7 @@ sound(value) := value if is_array([value])
 
 numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
-alike(values) if count({{type_name(value) | some value in values}}) < 2
+strings(values) if {{ every value in values {{ is_string(value) }} }}
 
 ranks := {{"null": 0, "boolean": 1, "number": 2, "string": 3, "array": 4, "object": 5, "set": 6}}
 {_COMPARED}
