@@ -32,7 +32,16 @@ _ARITHMETIC: Final = ("+", "*", "/", "%")
 #: Functions that give numbers, or fail.
 _NUMBERS: Final = frozenset(
     {
-        *("abs", "ceil", "count", "floor", "indexof", "round", "strings.count", "to_number"),
+        *(
+            "abs",
+            "ceil",
+            "count",
+            "floor",
+            f"data.{PACKAGE}.indexof_of",
+            "round",
+            "strings.count",
+            "to_number",
+        ),
         *("time.now_ns", "time.parse_duration_ns", "units.parse", "units.parse_bytes"),
     }
 )

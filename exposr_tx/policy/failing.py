@@ -14,8 +14,8 @@ from typing import Final
 
 from exposr_tx.policy.builtins import HAVE
 from exposr_tx.policy.negation import every_body, expression_end, keyword
-from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.variables import called, comprehension, opening
+from exposr_tx.policy.prelude import SOUND, closing
+from exposr_tx.policy.variables import called, comprehension, heads, opening
 from exposr_tx.policy.words import CLOSE, NAME, OPEN, SIGN, Word
 
 __all__ = ["guarded"]
@@ -34,7 +34,10 @@ def guarded(text: str, found: Sequence[Word]) -> str:
     added = []
     for begin, end in {*_values(found)}:
         if _may_fail(found, begin, end):
-            added += [(found[begin].start, 1, "["), (found[end - 1].end, 0, "][0]")]
+            # Where sets are joined, the engine would take the array for a comprehension.
+            joins = any(word.text == "|" for word in found[begin:end])
+            before, behind = (f"{SOUND}(", ")") if joins else ("[", "][0]")
+            added += [(found[begin].start, 1, before), (found[end - 1].end, 0, behind)]
     pieces, done = [], 0
     # What ends at a place stands before what begins there.
     for start, _, new in sorted(added):
@@ -50,6 +53,7 @@ def _values(found: Sequence[Word]) -> Iterator[_Range]:
         for place in range(len(found))
         if keyword(found, place) == "every"
     }
+    starts = {*heads(found)}
     for place, word in enumerate(found):
         member = word.glued and place > 0 and found[place - 1].text == "."
         assigns = word.kind == SIGN and word.text in _ASSIGN and not _is_pattern(found, place - 1)
@@ -61,7 +65,12 @@ def _values(found: Sequence[Word]) -> Iterator[_Range]:
             parts = [*_split(found, place + 1, end, (",", ":"))]
             if found[place - 1].text == "if" and len(parts) == 1:
                 continue  # a body
-            kept = word.text == "{" or _hands_on(found, place) or found[place - 1].text in _ASSIGN
+            kept = (
+                word.text == "{"
+                or _hands_on(found, place)
+                or found[place - 1].text in _ASSIGN
+                or (word.text == "[" and place - 1 in starts)
+            )
             for part in parts:
                 operands = [*_operands(found, *part)]
                 if kept or len(operands) > 1:

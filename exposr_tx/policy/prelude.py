@@ -11,9 +11,12 @@ Calls of it are rewritten before a module is compiled.
 - ``json.unmarshal``: the engine fails where a number has an exponent.
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
 - ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
-- ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max`` and ``min`` of
-  values of several types are any of them; ``sort`` leaves a set as it is, and ``concat`` does not
-  sort it (tried).
+- ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max``, ``min``
+  and ``sort`` compare numbers by their digits, and of several types find any; ``sort`` leaves a set
+  as it is, and ``concat`` does not
+  sort it; nothing is found at 0 by ``indexof``; ``format_int`` gives negative numbers another form
+  (tried).
+- ``urlquery.decode``: the engine leaves ``+`` as it is.
 """
 
 from __future__ import annotations
@@ -33,14 +36,20 @@ PACKAGE: Final = "exposr_tx_prelude"
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
+SOUND: Final = f"data.{PACKAGE}.sound"
+URL_DECODED: Final = f"data.{PACKAGE}.url_decoded"
 UNMARSHAL: Final = f"data.{PACKAGE}.unmarshal"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
 #: Functions that look at their arguments first, by the number of these.
-_LOOKING: Final = {"concat": 2, "max": 1, "min": 1, "product": 1, "sort": 1, "sum": 1}
+_LOOKING: Final = {
+    **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
+    **dict.fromkeys(("max", "min", "product", "sort", "sum"), 1),
+}
 #: What is here, by the number of arguments.
 PROVIDED: Final = {
     **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
     UNMARSHAL: 1,
+    URL_DECODED: 1,
     **{f"data.{PACKAGE}.{name}_of": arguments for name, arguments in _LOOKING.items()},
 }
 
@@ -172,16 +181,24 @@ taken(pattern) if {{
 
 sum_of(values) := sum(values) if numbers(values)
 product_of(values) := product(values) if numbers(values)
-max_of(values) := max(values) if alike(values)
-max_of(values) := unknown(values) if not alike(values)
-min_of(values) := min(values) if alike(values)
-min_of(values) := unknown(values) if not alike(values)
+max_of(values) := found if {{
+    numbers(values)
+    some found in values
+    every other in values {{ other <= found }}
+}} else := max(values) if strings(values) else := unknown(values) if count(values) > 0
+min_of(values) := found if {{
+    numbers(values)
+    some found in values
+    every other in values {{ other >= found }}
+}} else := min(values) if strings(values) else := unknown(values) if count(values) > 0
 
 sort_of(values) := sort([value | some value in values]) if {{
     type_name(values) in {{"array", "set"}}
-    alike(values)
-}}
-sort_of(values) := unknown(values) if not alike(values)
+    strings(values)
+}} else := [value | some value in values] if {{
+    type_name(values) in {{"array", "set"}}
+    count(values) < 2
+}} else := unknown(values) if type_name(values) in {{"array", "set"}}
 concat_of(between, values) := concat(between, sort([value | some value in values])) if {{
     is_set(values)
 }} else := concat(between, values)
@@ -190,9 +207,19 @@ unmarshal(text) := value if {{ value := [json.unmarshal(text)][0] }} else := unk
     json.is_valid(text)
 }}
 
+indexof_of(text, part) := indexof(text, part) if part != ""
+indexof_n_of(text, part) := indexof_n(text, part) if part != ""
+format_int_of(number, base) := format_int(number, base) if number >= 0
+format_int_of(number, base) := concat("", ["-", format_int(0 - number, base)]) if number < 0
+
+url_decoded(text) := urlquery.decode(replace(text, "+", " "))
+
+# What is no failure.
+sound(value) := value if is_array([value])
+
 numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
-alike(values) if count({{type_name(value) | some value in values}}) < 2
+strings(values) if {{ every value in values {{ is_string(value) }} }}
 
 ranks := {{"null": 0, "boolean": 1, "number": 2, "string": 3, "array": 4, "object": 5, "set": 6}}
 {_COMPARED}
@@ -239,6 +266,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
             yield word.start, words[place + 4].end, DECODE_VERIFY
         elif call == ("json", ".", "unmarshal", "(") and not member:
             yield word.start, words[place + 2].end, UNMARSHAL
+        elif call == ("urlquery", ".", "decode", "(") and not member:
+            yield word.start, words[place + 2].end, URL_DECODED
         elif word.text in _LOOKING and call[1:2] == ("(",) and not member:
             yield word.start, word.end, f"data.{PACKAGE}.{word.text}_of"
         elif word.text == "print" and call[1:2] == ("(",) and not member:

@@ -137,6 +137,7 @@ def scan(source: Source) -> Module:
     for reference in _references(found, package.past):
         local = variables.get(reference.at, set())
         _judge(module, found, reference, reference.at in begins, local)
+    _check_with(module, found)
     module.text = _mended(source.path, text, found, within)
     _enter(module, within, frozenset())
     return module
@@ -156,6 +157,31 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     return required(text, words(path, text))
+
+
+def _check_with(module: Module, found: list[Word]) -> None:
+    """Refuse ``with`` where the engine passes over it."""
+    for place, word in enumerate(found):
+        if word.text != "with" or (word.glued and found[place - 1].text == "."):
+            continue
+        target = _reference(found, place + 1)
+        value = found[target.past + 1 :][:2] if target else []
+        simple = bool(value) and value[0].kind != SIGN
+        goes_on = len(value) > 1 and value[1].glued and value[1].text not in (";", "}")
+        if (
+            target is None
+            or not target.known
+            or len(target.parts) < 2
+            or target.parts[0] not in ("input", "data")
+            or target.parts[1] in ("remote", "remote_ip")
+            or not simple
+            or goes_on
+        ):
+            raise PolicyInvalid(
+                f"{module.path}:{word.line}: with the embedded engine, `with` takes a field of the "
+                "input but remote and remote_ip, or a whole path below data, and a literal or a "
+                "variable; or write a function, and give it what differs"
+            )
 
 
 def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:

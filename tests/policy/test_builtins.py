@@ -47,7 +47,7 @@ PROBES = {
     "max": "max([1, 3, 2]) == 3",
     "min": "min([2, 1]) == 1",
     "product": "product([2, 3]) == 6",
-    "sort": "sort([2, 1]) == [1, 2]",
+    "sort": 'sort(["b", "a"]) == ["a", "b"]',
     "sum": "sum([1, 2]) == 3",
     "to_number": 'to_number("12") == 12',
     "intersection": "intersection({{1, 2}, {2, 3}}) == {2}",
