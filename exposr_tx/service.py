@@ -198,6 +198,7 @@ class ServerService(Service):
     :param pid_file: what ``twistd`` wrote, to be removed when starting fails.
     :param set_signal: ``signal.signal``.
     :param program: what stands before an error's line.
+    :param background: whether twistd has left its terminal.
     """
 
     log = Logger()
@@ -214,8 +215,10 @@ class ServerService(Service):
         pid_file: str = "",
         set_signal: Callable[[int, Callable[[int, Any], None]], object] = signal.signal,
         program: str = "twistd exposr",
+        background: bool = False,
     ) -> None:
         self._program = program
+        self._background = background
         self._reactor = reactor
         self._doors = doors
         self._build = build
@@ -228,6 +231,7 @@ class ServerService(Service):
         self._building: Building | None = None
         self._opening: Deferred[None] = succeed(None)
         self._failed = False
+        self._failure: Exception = ExposrError()
         self._stopping = False
 
     def setServiceParent(self, parent: Any) -> None:
@@ -249,6 +253,9 @@ class ServerService(Service):
             if self._pid_file:
                 with suppress(OSError):
                     os.unlink(self._pid_file)
+            if self._background:
+                # The process at the terminal waits to be told; twistd tells it of Exceptions.
+                raise self._failure
             raise SystemExit(1)
 
     def startService(self) -> None:
@@ -350,6 +357,7 @@ class ServerService(Service):
         # twistd has replaced sys.stderr by its log.
         print(f"{self._program}: {problem}", file=sys.__stderr__, flush=True)
         self._failed = True
+        self._failure = problem
         close_all(self._doors)
         if self._reactor.running:
             # twistd has no way to say that it failed while running: the last

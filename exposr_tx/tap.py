@@ -347,12 +347,9 @@ def makeService(options: Options) -> ServerService:
     observer = LogObserver(output.write, options["log-level"], text) if ours else None
     quiet = not options["access-log"] or options["log-level"] in ("warn", "error", "fatal", "off")
     access_log = None if quiet else AccessLog(output.write, text)
+    source = options.source("storage-url")
     try:
-        storage = open_storage(
-            options["storage-url"],
-            reactor,  # type: ignore[arg-type]
-            options.source("storage-url"),
-        )
+        storage = open_storage(options["storage-url"], reactor, source)  # type: ignore[arg-type]
     except ExposrError as problem:
         raise SystemExit(f"twistd exposr: {problem}") from None
     try:
@@ -386,4 +383,5 @@ def makeService(options: Options) -> ServerService:
         options.warnings,
         options["ready-file"],
         above.get("pidfile") or "",
+        background=not above.get("nodaemon", True),
     )

@@ -196,6 +196,17 @@ class FailureTests(SynchronousTestCase):
             port = other.getsockname()[1]
             self.assert_refused("--api-port", str(port), line=f"port {port}: Address already in")
 
+    def test_taken_port_in_the_background(self) -> None:
+        """So it is where the server was to leave the terminal, which is told and let go."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            with tempfile.TemporaryDirectory() as folder:
+                listen = f"tcp:{port}:interface=127.0.0.1"
+                process = Process(self, twistd("exposr", "--listen", listen), cwd=folder)
+                self.assertEqual(process.wait(), 1, process.report())
+                self.assertIn(f"port {port}: Address", " ".join(process.err))
+                self.assertEqual(os.listdir(folder), ["twistd.log"])
+
     def test_second_port_taken(self) -> None:
         """When the second of two ports is taken, the first is let go."""
         first = free_port()
