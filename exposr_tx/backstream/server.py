@@ -126,11 +126,18 @@ def door(address: Address) -> Door:
 
 
 def service(
-    options: ServeOptions, reactor: Any, log: Log, output: LogOutput, program: str, pid_file: str
+    options: ServeOptions,
+    reactor: Any,
+    log: Log,
+    output: LogOutput,
+    program: str,
+    pid_file: str,
+    background: bool = False,
 ) -> ServerService:
     """The server.
 
     :param program: what stands before errors of starting.
+    :param background: whether twistd has left its terminal.
     Raises ExposrError.
     """
     keep_freed_memory()
@@ -150,6 +157,7 @@ def service(
         options["ready-file"],
         pid_file,
         program=program,
+        background=background,
     )
 
 
@@ -173,6 +181,7 @@ def makeService(options: ServeOptions) -> ServerService:
     try:
         log, output = logging(options)
         pid_file = above.get("pidfile") or ""
-        return service(options, reactor, log, output, "twistd backstream", pid_file)
+        background = not above.get("nodaemon", True)
+        return service(options, reactor, log, output, "twistd backstream", pid_file, background)
     except ExposrError as problem:
         raise SystemExit(f"twistd backstream: {problem}") from None
