@@ -13,9 +13,8 @@ Calls of it are rewritten before a module is compiled.
 - ``<``, ``<=``, ``>`` and ``>=``: see :mod:`comparisons`.
 - ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max``, ``min``
   and ``sort`` compare numbers by their digits, and of several types find any; ``sort`` leaves a set
-  as it is, and ``concat`` does not
-  sort it; nothing is found at 0 by ``indexof``; ``format_int`` gives negative numbers another form
-  (tried).
+  as it is, and ``concat`` does not sort it; nothing is found at 0 by ``indexof``, and replaced
+  without end by ``replace``; ``format_int`` gives negative numbers another form (tried).
 - ``urlquery.decode``: the engine leaves ``+`` as it is.
 """
 
@@ -43,6 +42,7 @@ REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
 #: Functions that look at their arguments first, by the number of these.
 _LOOKING: Final = {
     **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
+    "replace": 3,
     **dict.fromkeys(("max", "min", "product", "sort", "sum"), 1),
 }
 #: What is here, by the number of arguments.
@@ -209,6 +209,7 @@ unmarshal(text) := value if {{ value := [json.unmarshal(text)][0] }} else := unk
 
 indexof_of(text, part) := indexof(text, part) if part != ""
 indexof_n_of(text, part) := indexof_n(text, part) if part != ""
+replace_of(text, old, new) := replace(text, old, new) if old != "" else := unknown(text)
 format_int_of(number, base) := format_int(number, base) if number >= 0
 format_int_of(number, base) := concat("", ["-", format_int(0 - number, base)]) if number < 0
 

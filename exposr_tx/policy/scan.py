@@ -23,6 +23,7 @@ from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required, split
 from exposr_tx.policy.patterns import PATTERNS, fault
 from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
+from exposr_tx.policy.somes import check_pairs, single
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.variables import Scope, heads, known, scopes
 from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, STRING, Word, literal, words
@@ -116,9 +117,11 @@ class Module:
 
 def scan(source: Source) -> Module:
     """Read a file. Raises PolicyInvalid."""
-    text = rewritten(source.text, words(source.path, source.text))
+    text = single(source.path, source.text, words(source.path, source.text))
+    text = rewritten(text, words(source.path, text))
     found = words(source.path, text)
     check_nested(source.path, found)
+    check_pairs(source.path, found)
     check_equality(source.path, found)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
