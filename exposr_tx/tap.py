@@ -92,8 +92,7 @@ class Rooms:
         self._tunnels.watch(self._tunnel_changed)
         self._expiry = LoopingCall(self._expire)
         self._expiry.clock = reactor
-        expire, (least, most) = options["tunnel-expire"], EXPIRY_PAUSE
-        self._expire_every = min(expire / 4, max(least, min(most, expire / EXPIRY_LOOKS)))
+        self._expire_every = _pause(options["tunnel-expire"])
         failures = FailedCredentials(
             reactor.seconds, options["limit-failures"], bool(options["limit-loopback"])
         )
@@ -255,6 +254,12 @@ class Rooms:
                 self.log.info("{tunnel} has expired", event="tunnel-expired", tunnel=tunnel_id)
         except ExposrError:
             self.log.failure("could not look for expired tunnels", event="tunnel-expired")
+
+
+def _pause(expire: float) -> float:
+    """Seconds between two looks for tunnels that expire after so many."""
+    least, most = EXPIRY_PAUSE
+    return min(expire / 4, max(least, min(most, expire / EXPIRY_LOOKS)))
 
 
 def _tunnels(options: Options, storage: IStorage, accounts: Accounts, ingress_url: str) -> Tunnels:

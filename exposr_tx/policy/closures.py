@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 from exposr_tx.policy.variables import Scope
-from exposr_tx.policy.words import NAME, Word
+from exposr_tx.policy.words import NAME, Word, edited, is_member
 
 __all__ = ["captured"]
 
@@ -28,12 +28,8 @@ def captured(text: str, found: Sequence[Word], within: Iterable[Scope]) -> str:
     renaming = _Renaming(found)
     for scope in within:
         renaming.visit(scope, _unchanged(scope))
-    pieces, done = [], 0
-    for place in sorted(renaming.edits):
-        word = found[place]
-        pieces += [text[done : word.start], renaming.edits[place]]
-        done = word.end
-    return "".join([*pieces, text[done:]])
+    edits = sorted(renaming.edits.items())
+    return edited(text, ((found[place].start, found[place].end, new) for place, new in edits))
 
 
 def _unchanged(scope: Scope) -> dict[str, str]:
@@ -90,9 +86,8 @@ class _Renaming:
     def _variables(self, scope: Scope) -> Iterator[int]:
         """Places of a scope's own words that may be variables."""
         for place in scope.own:
-            word, before = self._found[place], self._found[place - 1]
+            word = self._found[place]
             following = self._found[min(place + 1, len(self._found) - 1)]
-            member = word.glued and before.text == "."
             called = following.text == "(" and following.glued
-            if word.kind == NAME and not member and not called:
+            if word.kind == NAME and not is_member(self._found, place) and not called:
                 yield place

@@ -16,7 +16,7 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.negation import OPERATORS
 from exposr_tx.policy.prelude import PACKAGE, closing
 from exposr_tx.policy.variables import called, comprehension, opening
-from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word
+from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["check_equality", "ordered"]
 
@@ -68,11 +68,7 @@ def ordered(text: str, found: Sequence[Word]) -> str:
             (word.start, word.end, ","),
             (found[end - 1].end, found[end - 1].end, ")"),
         ]
-    pieces, done = [], 0
-    for start, past, new in sorted(edits):
-        pieces += [text[done:start], new]
-        done = past
-    return "".join([*pieces, text[done:]])
+    return edited(text, sorted(edits))
 
 
 def check_equality(path: str, found: Sequence[Word]) -> None:
@@ -104,7 +100,7 @@ def _begin(found: Sequence[Word], place: int, bars: Set[int]) -> int:
         before = found[at - 1]
         if at < place and found[at].first and not _goes_on(found, at):
             break
-        if before.text in OPEN or (before.text in _BETWEEN and not _is_member(found, at - 1)):
+        if before.text in OPEN or (before.text in _BETWEEN and not is_member(found, at - 1)):
             break
         if at - 1 in bars:
             break
@@ -119,7 +115,7 @@ def _end(found: Sequence[Word], place: int, bars: Set[int]) -> int:
         word = found[at]
         if at > place + 1 and word.first and not _goes_on(found, at):
             break
-        if word.text in CLOSE or (word.text in _BETWEEN and not _is_member(found, at)):
+        if word.text in CLOSE or (word.text in _BETWEEN and not is_member(found, at)):
             break
         if at in bars:
             break
@@ -130,10 +126,6 @@ def _end(found: Sequence[Word], place: int, bars: Set[int]) -> int:
 def _goes_on(found: Sequence[Word], place: int) -> bool:
     """Whether a line that begins at a place goes on with the one before."""
     return found[place].text in OPERATORS or found[place - 1].text in OPERATORS
-
-
-def _is_member(found: Sequence[Word], place: int) -> bool:
-    return found[place].glued and place > 0 and found[place - 1].text == "."
 
 
 def _is_number(term: Sequence[Word]) -> bool:

@@ -16,7 +16,7 @@ from exposr_tx.policy.builtins import HAVE
 from exposr_tx.policy.negation import every_body, expression_end, keyword
 from exposr_tx.policy.prelude import SOUND, closing
 from exposr_tx.policy.variables import called, comprehension, heads, opening
-from exposr_tx.policy.words import CLOSE, NAME, OPEN, SIGN, Word
+from exposr_tx.policy.words import CLOSE, NAME, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["guarded"]
 
@@ -38,12 +38,8 @@ def guarded(text: str, found: Sequence[Word]) -> str:
             joins = any(word.text == "|" for word in found[begin:end])
             before, behind = (f"{SOUND}(", ")") if joins else ("[", "][0]")
             added += [(found[begin].start, 1, before), (found[end - 1].end, 0, behind)]
-    pieces, done = [], 0
     # What ends at a place stands before what begins there.
-    for start, _, new in sorted(added):
-        pieces += [text[done:start], new]
-        done = start
-    return "".join([*pieces, text[done:]])
+    return edited(text, ((start, start, new) for start, _, new in sorted(added)))
 
 
 def _values(found: Sequence[Word]) -> Iterator[_Range]:
@@ -55,7 +51,7 @@ def _values(found: Sequence[Word]) -> Iterator[_Range]:
     }
     starts = {*heads(found)}
     for place, word in enumerate(found):
-        member = word.glued and place > 0 and found[place - 1].text == "."
+        member = is_member(found, place)
         assigns = word.kind == SIGN and word.text in _ASSIGN and not _is_pattern(found, place - 1)
         follows = word.text in ("as", "contains") and not member and not _opens(found, place + 1)
         if assigns or follows:

@@ -14,7 +14,7 @@ from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, STRING, Word
+from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, STRING, Word, edited, is_member
 
 __all__ = [
     "OPERATORS",
@@ -51,12 +51,9 @@ def required(text: str, words: Sequence[Word]) -> str:
         added.append((word.start, f"{'{ ' if lone else ''}is_array([{needed}]); "))
         if lone:
             added.append((words[end - 1].end, " }"))
-    pieces, done = [], 0
     # What ends at a place stands before what begins there; inner ends come first.
-    for start, new in sorted(added, key=lambda edit: (edit[0], edit[1] != " }")):
-        pieces += [text[done:start], new]
-        done = start
-    return "".join([*pieces, text[done:]])
+    added.sort(key=lambda edit: (edit[0], edit[1] != " }"))
+    return edited(text, ((start, start, new) for start, new in added))
 
 
 def check_nested(path: str, words: Sequence[Word]) -> None:
@@ -88,8 +85,7 @@ def check_nested(path: str, words: Sequence[Word]) -> None:
 def keyword(words: Sequence[Word], place: int) -> str:
     """``not`` or ``every``; empty for all other words, ``input.not`` among them."""
     word = words[place]
-    member = word.glued and place > 0 and words[place - 1].text == "."
-    return word.text if word.text in ("not", "every") and not member else ""
+    return word.text if word.text in ("not", "every") and not is_member(words, place) else ""
 
 
 def every_body(words: Sequence[Word], place: int) -> int:

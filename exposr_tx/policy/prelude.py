@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from exposr_tx.policy.patterns import plain
-from exposr_tx.policy.words import STRING, Word, literal
+from exposr_tx.policy.words import STRING, Word, edited, is_member, literal
 
 __all__ = ["DECODE_VERIFY", "PACKAGE", "PRELUDE", "PROVIDED", "closing", "rewritten"]
 
@@ -237,20 +237,14 @@ def rewritten(text: str, words: Sequence[Word]) -> str:
     written (``"\\u00e9"`` would not be ``"é"``, tried); and ``print``, which would write requests
     to standard output, becomes ``true``.
     """
-    pieces, done = [], 0
-    for start, end, new in _edits(words):
-        if start < done:
-            continue  # inside of what is gone
-        pieces += [text[done:start], new]
-        done = end
-    return "".join([*pieces, text[done:]])
+    return edited(text, _edits(words))
 
 
 def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
     spelled = [word.text for word in words]
     for place, word in enumerate(words):
         call = tuple(spelled[place : place + 4])
-        member = word.glued and place > 0 and spelled[place - 1] == "."
+        member = is_member(words, place)
         if call == ("net", ".", "cidr_contains", "(") and not member:
             network = words[place + 4] if place + 4 < len(words) else word
             visitor = spelled[place + 5 : place + 10]

@@ -26,7 +26,18 @@ from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, 
 from exposr_tx.policy.somes import check_pairs, single
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.variables import Scope, heads, known, scopes
-from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, STRING, Word, literal, words
+from exposr_tx.policy.words import (
+    CLOSE,
+    KEYWORDS,
+    NAME,
+    OPEN,
+    SIGN,
+    STRING,
+    Word,
+    is_member,
+    literal,
+    words,
+)
 
 __all__ = ["Module", "check", "fields_of", "scan"]
 
@@ -165,7 +176,7 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
 def _check_with(module: Module, found: list[Word]) -> None:
     """Refuse ``with`` where the engine passes over it."""
     for place, word in enumerate(found):
-        if word.text != "with" or (word.glued and found[place - 1].text == "."):
+        if word.text != "with" or is_member(found, place):
             continue
         target = _reference(found, place + 1)
         value = found[target.past + 1 :][:2] if target else []

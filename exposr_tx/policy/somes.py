@@ -18,7 +18,7 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.negation import OPERATORS, expression_end
 from exposr_tx.policy.prelude import closing
 from exposr_tx.policy.variables import opening
-from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, Word
+from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["check_pairs", "single"]
 
@@ -32,8 +32,7 @@ def single(path: str, text: str, found: Sequence[Word]) -> str:
     taken = {word.text for word in found}
     numbers = (n for n in count(1) if not taken & {f"{name}_{n}" for name in NEW})
     for place, word in enumerate(found):
-        member = word.glued and place > 0 and found[place - 1].text == "."
-        if word.text != "some" or member:
+        if word.text != "some" or is_member(found, place):
             continue
         parts, end = _declared(found, place + 1)
         if len(parts) == 1:
@@ -56,18 +55,13 @@ def single(path: str, text: str, found: Sequence[Word]) -> str:
         rest += f"; {value} := {entry}" if value != "_" else ""
         last = found[over - 1].end
         edits.append((last, last, f"{rest}{' }' if lone else ''}{lines}"))
-    pieces, done = [], 0
-    for start, past, new in sorted(edits):
-        pieces += [text[done:start], new]
-        done = past
-    return "".join([*pieces, text[done:]])
+    return edited(text, sorted(edits))
 
 
 def check_pairs(path: str, found: Sequence[Word]) -> None:
     """Refuse ``key, value in table``, but behind ``some``."""
     for place, word in enumerate(found):
-        member = word.glued and found[place - 1].text == "."
-        if word.text != "in" or word.kind != NAME or member:
+        if word.text != "in" or word.kind != NAME or is_member(found, place):
             continue
         at, commas = place - 1, 0
         while at > 0 and not _begins(found, at):

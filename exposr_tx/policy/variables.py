@@ -14,7 +14,7 @@ from typing import Final
 
 from exposr_tx.policy.negation import every_body, expression_end, keyword
 from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word
+from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word, is_member
 
 __all__ = ["Scope", "called", "comprehension", "heads", "known", "opening", "scopes"]
 
@@ -289,8 +289,7 @@ def _is_walked(found: Sequence[Word], place: int) -> bool:
 
 def _is_name(found: Sequence[Word], place: int) -> bool:
     word = found[place]
-    member = word.glued and found[place - 1].text == "."
-    return word.kind == NAME and word.text not in KEYWORDS and not member
+    return word.kind == NAME and word.text not in KEYWORDS and not is_member(found, place)
 
 
 def _ends_term(word: Word) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +23,8 @@ __all__ = [
     "SIGN",
     "STRING",
     "Word",
+    "edited",
+    "is_member",
     "literal",
     "words",
 ]
@@ -96,6 +99,25 @@ def words(path: str, text: str) -> list[Word]:
         glued = kind not in ("line", "blank")
         at = matched.end()
     return found
+
+
+def is_member(found: Sequence[Word], place: int) -> bool:
+    """Whether a word is what is asked of something, as ``not`` in ``input.not``: no keyword."""
+    return found[place].glued and place > 0 and found[place - 1].text == "."
+
+
+def edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    """A text with others in place of some of its parts.
+
+    :param edits: where a part begins and ends, and what stands there; in this order. Those within
+        what is gone are left out.
+    """
+    pieces, done = [], 0
+    for start, end, new in edits:
+        if start >= done:
+            pieces += [text[done:start], new]
+            done = end
+    return "".join([*pieces, text[done:]])
 
 
 def literal(word: Word) -> str:
