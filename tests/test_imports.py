@@ -63,7 +63,9 @@ ALLOWED: dict[str, set[str]] = {
     | SERVER_EDGE - {"tap"}
     | OPTIONS
     | {"client", "inspection", "inspector", "policy_options"},
-    "scripts": SERVER | {"backstream", "client", "inspection", "inspector", "options"},
+    "lean": set(),
+    "command_line": SERVER | {"client", "inspection", "inspector", "options"},
+    "scripts": {"backstream", "command_line", "lean"},
     "testing": SERVER | SERVER_EDGE | {"client", "inspection", "inspector", "options"},
 }
 #: What only some rooms may import from outside.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.scripts import main
+from exposr_tx.command_line import main
 
 
 class MainTests(SynchronousTestCase):
@@ -77,7 +77,7 @@ class MainTests(SynchronousTestCase):
     def test_light(self) -> None:
         """Help needs neither the reactor nor the websocket and HTTP libraries."""
         done = self.loaded(
-            "from exposr_tx.scripts import main\n"
+            "from exposr_tx.command_line import main\n"
             "main(['tunnel', 'connect', '--help'], {}, sys.stdout, sys.stderr)",
             *("twisted.internet.reactor", "autobahn", "treq", "klein"),
         )

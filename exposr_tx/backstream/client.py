@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -107,7 +107,7 @@ class BackstreamClient:
         endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
         if secure:
             trust = Trust(options["server-ca"], not options["insecure-server"])
-            endpoint = wrapClientTLS(trust.connection_creator(host), endpoint)
+            endpoint = trust.secured(endpoint, host)
         self._server = endpoint
 
         # Only what a connection needs: path and query of the destination are no part of it.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 
 from exposr_tx.client.answers import ServerUnreachable, unreachable
 from exposr_tx.client.trust import Trust
@@ -81,7 +81,7 @@ class Dialler:
             )
         endpoint: Any = self._connector(host, port)
         if secure:
-            endpoint = wrapClientTLS(self._trust.connection_creator(host), endpoint)
+            endpoint = self._trust.secured(endpoint, host)
         try:
             return await connect(endpoint, url, factory, self._reactor, offers_native=native)
         except UpgradeRefused as refused:

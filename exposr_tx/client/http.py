@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from exposr_tx.client.trust import Trust, https_policy
+from exposr_tx.client.trust import Trust
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -35,14 +35,14 @@ class Endpoints:
     def __init__(
         self, trust: Trust, connector: Callable[[str, int], IStreamClientEndpoint]
     ) -> None:
-        self._policy = https_policy(trust)
+        self._trust = trust
         self._connector = connector
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        endpoint = self._connector(uri.host.decode("ascii").strip("[]"), uri.port)
+        host = uri.host.decode("ascii").strip("[]")
+        endpoint = self._connector(host, uri.port)
         if uri.scheme == b"https":
-            creator = self._policy.creatorForNetloc(uri.host, uri.port)
-            endpoint = wrapClientTLS(creator, endpoint)
+            endpoint = self._trust.secured(endpoint, host)
         return Quiet(endpoint)
 
 

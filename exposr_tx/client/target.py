@@ -20,7 +20,6 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
     clientFromString,
-    wrapClientTLS,
 )
 from twisted.internet.error import TimeoutError
 from twisted.python.failure import Failure
@@ -119,6 +118,7 @@ class Target:
         if self.scheme == "unix":
             return UNIXClientEndpoint(reactor, self.host)
         if self.scheme == "endpoint":
+            trust.prepare()
             try:
                 return clientFromString(reactor, self.host)
             except Exception as error:  # any plug-in's parser
@@ -126,7 +126,7 @@ class Target:
         plain = self._plain(reactor)
         if self.scheme not in TLS_SCHEMES:
             return plain
-        return wrapClientTLS(trust.connection_creator(self.host), plain)
+        return trust.secured(plain, self.host)
 
     def _plain(self, reactor: Any) -> IStreamClientEndpoint:
         # An address needs no look-up, and its refusal no wait for another attempt.

@@ -379,18 +379,7 @@ class TargetTests(TrafficTests):
         """An https: target is believed by its authority and its name, or with --insecure."""
         authority = Authority(self)
         self.server = Server(self, "--allow-registration")
-
-        def secure(*names: str) -> str:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(authority.certificate(*names))
-
-            def serve(plain: Visitor, target: Target) -> None:
-                plain.socket = context.wrap_socket(plain.socket, server_side=True)
-                site(plain, target)
-
-            return f"https://localhost:{Target(self, serve).port}"
-
-        good, wrong = secure("localhost"), secure("other.test")
+        good, wrong = self.secure(authority, "localhost"), self.secure(authority, "other.test")
         ca = ("--target-ca", authority.path)
         for url, options, status in (
             (good, ca, 200),
@@ -399,6 +388,37 @@ class TargetTests(TrafficTests):
             (wrong, ("--insecure",), 200),
         ):
             client = self.connect(url, *options)
+            self.assertEqual(self.visit().get(b"/page").status, status, (url, options))
+            self.assertEqual(client.stop(), 0)
+
+    def secure(self, authority: Authority, *names: str) -> str:
+        """The URL of a site that shows a certificate for the names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate(*names))
+
+        def serve(plain: Visitor, target: Target) -> None:
+            plain.socket = context.wrap_socket(plain.socket, server_side=True)
+            site(plain, target)
+
+        return f"https://localhost:{Target(self, serve).port}"
+
+    def test_https_without_saying_so(self) -> None:
+        """A target that only the server knows is believed, or not, like one that is named."""
+        authority = Authority(self)
+        self.server = Server(self, "--allow-registration")
+        account = self.server.account()
+        self.assertEqual(self.server.rest("PUT", f"/v1/tunnel/{NAME}", account, {})[0], 200)
+        endpoint = "ssl:localhost:" + self.secure(authority, "localhost").rpartition(":")[2]
+        for url, options, status in (
+            (self.secure(authority, "localhost"), (), 502),
+            (self.secure(authority, "other.test"), ("--insecure",), 200),
+            (endpoint, (), 200),  # as Twisted means it: nobody is asked who he is
+        ):
+            body = {"target": {"url": url}, "ingress": {"http": {"enabled": True}}}
+            self.assertEqual(self.server.rest("PATCH", f"/v1/tunnel/{NAME}", account, body)[0], 200)
+            words = ("tunnel", "connect", NAME, "--keep", "-a", account, *options)
+            client = Client(self, self.server, *words)
+            client.wait_connected()
             self.assertEqual(self.visit().get(b"/page").status, status, (url, options))
             self.assertEqual(client.stop(), 0)
 
