@@ -13,16 +13,27 @@ each small response.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
-__all__ = ["close_directly", "direct_writer", "read_directly", "socket_of", "writer_of"]
+__all__ = [
+    "close_directly",
+    "direct_writer",
+    "read_directly",
+    "socket_of",
+    "write_last",
+    "writer_of",
+]
+
+#: Of ``send``: what is written waits for what comes next. Linux has it.
+_MORE: Final = getattr(socket, "MSG_MORE", 0)
 
 
 def read_directly(transport: Any, receive: Callable[[bytes], object]) -> None:
@@ -42,9 +53,19 @@ def writer_of(transport: Any) -> Callable[[bytes], None]:
     return direct_writer(transport) or transport.write
 
 
-def direct_writer(transport: Any) -> Callable[[bytes | bytearray], None] | None:
+def write_last(transport: Any, data: bytes) -> None:
+    """Write what is to be followed by the connection's end, within the round.
+
+    Both go out in one packet then, where that can be done. Measured with 64 connections that are
+    closed after each request: a tenth more requests a second.
+    """
+    (direct_writer(transport, _MORE) or transport.write)(data)
+
+
+def direct_writer(transport: Any, flags: int = 0) -> Callable[[bytes | bytearray], None] | None:
     """A function that writes to ``transport`` directly; also a bytearray, which Twisted refuses.
 
+    :param flags: of the socket's ``send``.
     :return: None for TLS, wrappers and anything that is no TCP connection of Twisted's.
     """
     if not isinstance(transport, Connection) or transport.TLS:
@@ -62,7 +83,7 @@ def direct_writer(transport: Any) -> Callable[[bytes | bytearray], None] | None:
             write(bytes(data))
             return
         try:
-            sent = send(data)
+            sent = send(data, flags)
         except OSError:
             # Full, or broken: the reactor finds out which.
             sent = 0

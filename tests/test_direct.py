@@ -8,7 +8,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.direct import direct_writer, writer_of
+from exposr_tx.direct import direct_writer, write_last, writer_of
 
 
 class Socket:
@@ -24,7 +24,7 @@ class Socket:
     def setblocking(self, flag: bool) -> None:
         """As a socket has it."""
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, flags: int = 0) -> int:
         if self.room is None:
             raise BlockingIOError
         self.sent += data[: self.room]
@@ -54,6 +54,18 @@ class DirectTests(SynchronousTestCase):
         connection.socket.room = 100
         connection.doWrite()
         self.assertEqual(connection.socket.sent, b"hello world")
+
+    def test_what_comes_last(self) -> None:
+        """The last bytes are all sent, whether they fit or not, and by any transport."""
+        for room in (None, 3, 100):
+            connection = self.connection(room)
+            write_last(connection, b"hello")
+            connection.socket.room = 100
+            connection.doWrite()
+            self.assertEqual(connection.socket.sent, b"hello")
+        transport = StringTransport()
+        write_last(transport, b"hello")
+        self.assertEqual(transport.value(), b"hello")
 
     def test_bytearrays(self) -> None:
         """A bytearray arrives whole however little the socket takes, though Twisted refuses it."""

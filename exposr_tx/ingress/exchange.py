@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from exposr_tx.deadlines import NEVER
+from exposr_tx.direct import write_last
 from exposr_tx.errors import (
     ExposrError,
     RemoteProtocolError,
@@ -187,8 +188,12 @@ class Exchange:
 
     def _respond_at_once(self, response: Response, body: bytes, _: End) -> None:
         """All of a response whose length is told has come: what most responses are."""
-        write = self._visitor.write
-        write(self._begin_response(response) + body)
+        visitor = self._visitor
+        data = self._begin_response(response) + body
+        if self._close and self.complete:
+            write_last(visitor.transport, data)
+        else:
+            visitor.write(data)
         self._bytes_out = len(body)
         self._response_done = True
         if self.complete or self._close:
