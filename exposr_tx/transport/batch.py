@@ -43,6 +43,9 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch {self._size} bytes>"
 
+    def __len__(self) -> int:
+        return self._size
+
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """A frame, in two parts so that a large payload need not be copied."""
         size = len(payload)

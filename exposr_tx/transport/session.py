@@ -293,12 +293,11 @@ class Session:
             return
         acts, channels = self._acts, self._channels
         for event in events:
-            try:
-                act = acts[event.__class__]
-            except KeyError:
-                self._act_ourselves(event)
-            else:
+            act = acts.get(event.__class__)
+            if act is not None:
                 act(channels, event)
+            else:
+                self._act_ourselves(event)
 
     def _act_ourselves(self, event: object) -> None:
         act = _ACTS.get(event.__class__)
@@ -321,7 +320,11 @@ class Session:
 
     def _ping(self, payload: bytes) -> None:
         assert isinstance(self._mux, NativeMux)
-        self._send(self._mux.ping(_PING_START + payload))
+        frame = self._mux.ping(_PING_START + payload)
+        if self._batch:  # what was sent before goes before
+            self._batch.send(frame)
+        else:
+            self.connection.send_now(frame)
 
     def _ponged(self, event: Ponged) -> None:
         if event.payload.startswith(_PING_START):

@@ -85,6 +85,10 @@ class Intake:
         size = len(message) - HEAD_SIZE
         if 0 < size <= DATA_LIMIT:
             word, channel = _unpack_from(message)
+            if word >= _CONTROL and word & 0xFFFFFF == size:  # alone: PONG is what the idle send
+                events: list[Event] = []
+                self._frame(word, channel, message[HEAD_SIZE:], events)
+                return events
             flow = self._flows.get(channel)
             if word == size and flow is not None and size <= min(flow.room, self._room - LOW_ROOM):
                 flow.room -= size
@@ -92,10 +96,10 @@ class Intake:
                 self._room -= size
                 return [Data(channel, message[HEAD_SIZE:])]
         self._size = 0
-        events = self.message_data(message)
+        several = self.message_data(message)
         if self._head or self._missing:
             self.message_end()
-        return events
+        return several
 
     def message_begin(self) -> None:
         """A message starts."""
