@@ -24,7 +24,7 @@ _BY_ARGUMENTS: Final = {
         "json.is_valid json.marshal json.unmarshal lower max min object.keys object.union_n "
         "product regex.is_valid round semver.is_valid sort strings.reverse sum time.clock "
         "time.date time.parse_duration_ns time.weekday to_number trim_space type_name union "
-        "units.parse units.parse_bytes upper urlquery.decode urlquery.decode_object "
+        "units.parse units.parse_bytes upper urlquery.decode "
         "urlquery.encode urlquery.encode_object uuid.parse uuid.rfc4122"
     ),
     2: (
@@ -58,6 +58,7 @@ _REMEDIES: Final = {
     ),
     "net.": "of its family only net.cidr_contains is there",
     "rand.": "a decision must not be a matter of luck; remove it",
+    "urlquery.decode_object": "input.query has what is in the query",
     "io.jwt.": "verify with io.jwt.decode_verify",
 }
 

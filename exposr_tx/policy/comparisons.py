@@ -4,7 +4,9 @@ In Rego values of any types have an order: a string is more than any number. The
 knows that of numbers and of strings among themselves; of others it says the contrary, or anything:
 ``input.header.Level < 5`` holds for it, where a header field is a string (tried). So the prelude
 compares, unless both are numbers for certain. ``==`` that does not hold is undefined to the engine,
-and not false, as an argument of a function and as an operand: there it is refused.
+and not false, as an argument of a function and as an operand: there it is refused. So is ``-``
+beside ``&`` or ``|`` without brackets: Rego works it out first, and the engine last, for which
+``blocked | suspended - exempt`` has nobody who is exempt (tried).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from exposr_tx.policy.prelude import PACKAGE, closing
 from exposr_tx.policy.variables import called, comprehension, opening
 from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["check_equality", "ordered"]
+__all__ = ["check_differences", "check_equality", "ordered"]
 
 _ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
 #: What stands between expressions, and is in none.
@@ -52,7 +54,7 @@ _FIELDS: Final = (["input", ".", "remote_port"], ["input", ".", "time"])
 def ordered(text: str, found: Sequence[Word]) -> str:
     """A module's text in which the prelude compares what may be of different types. Lines stay
     where they are."""
-    bars = {bar for place in range(len(found)) if (bar := comprehension(found, place))}
+    bars = _bars(found)
     edits: list[tuple[int, int, str]] = []
     for place, word in enumerate(found):
         if word.kind != SIGN or word.text not in _ORDERING:
@@ -69,6 +71,27 @@ def ordered(text: str, found: Sequence[Word]) -> str:
             (found[end - 1].end, found[end - 1].end, ")"),
         ]
     return edited(text, sorted(edits))
+
+
+def _bars(found: Sequence[Word]) -> Set[int]:
+    """The places of comprehensions' bars."""
+    return {bar for place in range(len(found)) if (bar := comprehension(found, place))}
+
+
+def check_differences(path: str, found: Sequence[Word]) -> None:
+    """Refuse ``-`` beside other operators of sets."""
+    bars = _bars(found)
+    for place, word in enumerate(found):
+        if word.kind != SIGN or word.text != "-":
+            continue
+        at, end = _begin(found, place, bars), _end(found, place, bars)
+        while at < end:
+            if found[at].text in ("&", "|"):
+                raise PolicyInvalid(
+                    f"{path}:{word.line}: with the embedded engine, - is not worked out before & "
+                    "and |; write brackets, as in: a | (b - c)"
+                )
+            at = closing(found, at) + 1 if found[at].text in OPEN else at + 1
 
 
 def check_equality(path: str, found: Sequence[Word]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
@@ -41,15 +42,17 @@ class Outline:
 class Compiled:
     """Policies that can be evaluated; one at a time.
 
+    :param only: numbers of those that the engine gets; all, unless there are any.
     :ivar reading: what of the input is read.
     :ivar warnings: what an operator should know.
 
     Raises PolicyInvalid.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.modules: list[Module] = [scan(source) for source in sources]
-        check(self.modules)
+    def __init__(self, sources: Sequence[Source], only: Sequence[int] = ()) -> None:
+        modules = [_scanned(source) for source in sources]
+        check(modules)
+        self.modules = [modules[number] for number in only] or modules
         self.outline = Outline(
             frozenset(module.package for module in self.modules),
             fields_of(self.modules),
@@ -93,3 +96,10 @@ class Compiled:
         except EvaluationFailed:
             return FAILED
         return DENIED if value is UNDEFINED else verdict(value)
+
+
+def _scanned(source: Source) -> Module:
+    try:
+        return scan(source)
+    except RecursionError:
+        raise PolicyInvalid(f"{source.path}: brackets are nested too deeply") from None

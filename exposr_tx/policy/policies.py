@@ -21,9 +21,10 @@ from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.compiled import Outline
 from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import MAX_KEPT, Reading
+from exposr_tx.policy.process import start
 from exposr_tx.policy.sources import read_sources, signature
 from exposr_tx.policy.verdict import FAILED
-from exposr_tx.policy.workers import load, start
+from exposr_tx.policy.workers import load
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime

@@ -16,6 +16,7 @@ Calls of it are rewritten before a module is compiled.
   as it is, and ``concat`` does not sort it; nothing is found at 0 by ``indexof``, and replaced
   without end by ``replace``; ``format_int`` gives negative numbers another form (tried).
 - ``urlquery.decode``: the engine leaves ``+`` as it is.
+- ``base64.is_valid``: the engine's does not look at how the text is filled up.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "rem
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
 SOUND: Final = f"data.{PACKAGE}.sound"
+IS_BASE64: Final = f"data.{PACKAGE}.is_base64"
 URL_DECODED: Final = f"data.{PACKAGE}.url_decoded"
 UNMARSHAL: Final = f"data.{PACKAGE}.unmarshal"
 REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
@@ -48,6 +50,7 @@ _LOOKING: Final = {
 #: What is here, by the number of arguments.
 PROVIDED: Final = {
     **dict.fromkeys((CIDR_CONTAINS, DECODE_VERIFY, REGEX_MATCH), 2),
+    IS_BASE64: 1,
     UNMARSHAL: 1,
     URL_DECODED: 1,
     **{f"data.{PACKAGE}.{name}_of": arguments for name, arguments in _LOOKING.items()},
@@ -213,6 +216,9 @@ replace_of(text, old, new) := replace(text, old, new) if old != "" else := unkno
 format_int_of(number, base) := format_int(number, base) if number >= 0
 format_int_of(number, base) := concat("", ["-", format_int(0 - number, base)]) if number < 0
 
+is_base64(text) := regex.match(
+    `^([A-Za-z0-9+/]{{4}})*([A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?$`, text)
+
 url_decoded(text) := urlquery.decode(replace(text, "+", " "))
 
 # What is no failure.
@@ -261,6 +267,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
             yield word.start, words[place + 4].end, DECODE_VERIFY
         elif call == ("json", ".", "unmarshal", "(") and not member:
             yield word.start, words[place + 2].end, UNMARSHAL
+        elif call == ("base64", ".", "is_valid", "(") and not member:
+            yield word.start, words[place + 2].end, IS_BASE64
         elif call == ("urlquery", ".", "decode", "(") and not member:
             yield word.start, words[place + 2].end, URL_DECODED
         elif word.text in _LOOKING and call[1:2] == ("(",) and not member:

@@ -13,17 +13,21 @@ import json
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
+from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
+    BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     RequestTransmissionFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from exposr_tx.bodies import Body, body_of
@@ -33,7 +37,8 @@ from exposr_tx.policy.document import ALL_FIELDS, MAX_KEPT, PASSING, Reading
 from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+    from twisted.web.client import URI
     from twisted.web.iweb import IAgent, IResponse
 
 __all__ = ["MAX_CONNECTIONS", "RemotePolicies", "agent"]
@@ -44,6 +49,10 @@ MAX_CONNECTIONS: Final = 32
 MAX_ANSWER: Final = 65536
 #: Seconds an idle connection is kept.
 IDLE: Final = 60
+#: Seconds between the attempts at a name's addresses, and after a refusal. Twisted's 0.3 are more
+#: than there are to decide: ``localhost`` would be late wherever ::1 comes first and has no agent,
+#: and no refusal would be told as one (tried).
+ATTEMPT_DELAY: Final = 0.005
 _HEADERS: Final = Headers(
     {"Content-Type": ["application/json"], "Accept": ["application/json"], "User-Agent": ["exposr"]}
 )
@@ -58,7 +67,29 @@ def agent(reactor: Any, timeout: float) -> tuple[Agent, HTTPConnectionPool]:
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = MAX_CONNECTIONS
     pool.cachedConnectionTimeout = IDLE
-    return Agent(reactor, connectTimeout=max(timeout, 1.0), pool=pool), pool
+    return Agent.usingEndpointFactory(reactor, _Endpoints(reactor, max(timeout, 1.0)), pool), pool
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where an agent is.
+
+    :param timeout: seconds to connect.
+    """
+
+    def __init__(self, reactor: Any, timeout: float) -> None:
+        self._reactor = reactor
+        self._timeout = timeout
+        self._trust = BrowserLikePolicyForHTTPS()
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        host, port = uri.host.decode("ascii"), uri.port
+        endpoint = HostnameEndpoint(
+            self._reactor, host, port, timeout=self._timeout, attemptDelay=ATTEMPT_DELAY
+        )
+        if uri.scheme != b"https":
+            return endpoint
+        return wrapClientTLS(self._trust.creatorForNetloc(uri.host, port), endpoint)
 
 
 @implementer(IPolicy)
@@ -163,10 +194,7 @@ class RemotePolicies:
             return LATE
         if failure.check(CancelledError):
             failure.raiseException()
-        # The text of other failures may show what is in a request.
-        why = str(failure.value) if failure.check(_Unusable) else ""
-        why = f"the Open Policy Agent: {why or getattr(failure.type, '__name__', '?')}"
-        self.counts.count(FAILED, package, why)
+        self.counts.count(FAILED, package, f"the Open Policy Agent: {_why(failure)}")
         return FAILED
 
     async def _ask(self, package: str, document: dict[str, Any]) -> Decision:
@@ -202,6 +230,21 @@ class RemotePolicies:
         if response.code != 200:
             raise _Unusable(f"it answers with status {response.code}")
         return decision_of(data)
+
+
+def _why(failure: Failure) -> str:
+    """What a failure says that does not show what is in a request."""
+    if failure.check(_Unusable):
+        return failure.getErrorMessage()
+    last = [failure, *getattr(failure.value, "reasons", [])][-1]
+    if last.check(TLSError):
+        return f"TLS fails, {_tls_said(last.value)}; SSL_CERT_FILE names authorities to believe"
+    return getattr(last.type, "__name__", "?")
+
+
+def _tls_said(problem: BaseException) -> str:
+    said = problem.args[0] if problem.args else ()
+    return ", ".join(words[-1] for words in said if words) or "without a word"
 
 
 def decision_of(data: bytes) -> Decision:

@@ -17,7 +17,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.closures import captured
-from exposr_tx.policy.comparisons import check_equality, ordered
+from exposr_tx.policy.comparisons import check_differences, check_equality, ordered
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required, split
@@ -134,6 +134,7 @@ def scan(source: Source) -> Module:
     check_nested(source.path, found)
     check_pairs(source.path, found)
     check_equality(source.path, found)
+    check_differences(source.path, found)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")

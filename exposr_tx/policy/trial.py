@@ -1,22 +1,27 @@
-"""``exposr policy test``: policies tried on an input, without a server."""
+"""``exposr policy test``: policies tried on an input, by what a server has them tried by."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
-from exposr_tx.policy.compiled import Compiled
-from exposr_tx.policy.document import completed
-from exposr_tx.policy.sources import read_sources
+from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.document import Reading, completed
+from exposr_tx.policy.process import REMEDY, EngineDied, Process, start
+from exposr_tx.policy.scan import scan
+from exposr_tx.policy.sources import Source, read_sources
 
 __all__ = ["trial"]
 
 ALLOWED, DENIED, UNUSABLE = 0, 1, 2
+#: Seconds of CPU, about, for a decision that a server would have in 50 ms.
+PATIENCE: Final = 5.0
 
 
 def trial(policies: str, path: str, package: str, explain: bool, out: TextIO, err: TextIO) -> int:
@@ -28,16 +33,53 @@ def trial(policies: str, path: str, package: str, explain: bool, out: TextIO, er
     """
     try:
         given = _input(path)
-        loaded = Compiled(read_sources([policies]))
+        sources = read_sources([policies])
+        (process,), outline = start(sources, 1)
     except PolicyInvalid as problem:
         err.write(f"exposr: {problem}\n")
         return UNUSABLE
-    read = loaded.reading.part_of(completed(given))
+    try:
+        return _tried(process, sources, outline, package, given, explain, out)
+    except EngineDied as problem:
+        err.write(
+            f"exposr: {problem} when it evaluates {package}: a server would deny this, and what "
+            f"else it is asked meanwhile; {REMEDY}\n"
+        )
+        return UNUSABLE
+    finally:
+        process.stop()
+
+
+def _tried(
+    process: Process,
+    sources: Sequence[Source],
+    outline: Outline,
+    package: str,
+    given: Mapping[str, Any],
+    explain: bool,
+    out: TextIO,
+) -> int:
+    reading = Reading(outline.fields)
+    read = reading.part_of(completed(given))
     started = perf_counter()
-    decision = loaded.evaluate(package, read)
+    decision = process.evaluate(package, read, PATIENCE)
     milliseconds = (perf_counter() - started) * 1000
     if explain:
-        _explain(loaded, package, read, decision, milliseconds, out)
+        for module in map(scan, sources):
+            fields = ", ".join(sorted(map(_told, module.fields))) or "nothing"
+            out.write(f"{module.path}: package {module.package}; reads {fields}\n")
+        for line in reading.warnings:
+            out.write(f"warning: {line}\n")
+        out.write(f"input: {json.dumps(read, ensure_ascii=False, sort_keys=True)}\n")
+        try:
+            rules = process.rules(package, read)
+        except EngineDied as problem:
+            rules = [("*", f"{problem} when it evaluates rules that allow does not need")]
+        for rule, value in rules:
+            out.write(f"{package}.{rule}: {value}\n")
+        anew = outline.changing or reading.timed
+        kept = "made anew for each request" if anew else "kept for the same input"
+        out.write(f"{package}: {_WHY[decision.outcome]}; {milliseconds:.2f} ms; {kept}\n")
     out.write(json.dumps(_shown(decision), ensure_ascii=False) + "\n")
     return ALLOWED if decision.allow else DENIED
 
@@ -46,7 +88,7 @@ def _input(path: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
         given = json.loads(text)
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise PolicyInvalid(f"{path}: is no JSON that can be read: {problem}") from None
     if not isinstance(given, dict):
         raise PolicyInvalid(f'{path}: must hold an object like {{"method": "GET", "path": "/"}}')
@@ -75,24 +117,3 @@ _WHY = {
     "error": "the evaluation fails, or allow is neither a boolean nor an object of the known "
     "form: visitors get 403, clients 500",
 }
-
-
-def _explain(
-    loaded: Compiled,
-    package: str,
-    read: dict[str, Any],
-    decision: Decision,
-    milliseconds: float,
-    out: TextIO,
-) -> None:
-    for module in loaded.modules:
-        fields = ", ".join(sorted(map(_told, module.fields))) or "nothing"
-        out.write(f"{module.path}: package {module.package}; reads {fields}\n")
-    for line in loaded.warnings:
-        out.write(f"warning: {line}\n")
-    out.write(f"input: {json.dumps(read, ensure_ascii=False, sort_keys=True)}\n")
-    for rule, value in loaded.rules(package, read):
-        out.write(f"{package}.{rule}: {value}\n")
-    anew = loaded.outline.changing or loaded.reading.timed
-    kept = "made anew for each request" if anew else "kept for the same input"
-    out.write(f"{package}: {_WHY[decision.outcome]}; {milliseconds:.2f} ms; {kept}\n")

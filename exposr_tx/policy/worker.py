@@ -3,7 +3,7 @@
 A policy may take for ever, and the embedded engine has been seen to end its
 process: neither is to happen to the server. Nor do evaluation and server then
 wait for the same interpreter: threads took three times what evaluating took.
-:mod:`workers` is the other end.
+:mod:`process` and :mod:`workers` are the other end.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Compiled
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.verdict import PLAIN
 
-__all__ = ["STUCK_COMPILING", "Frames", "frame", "main", "serve"]
+__all__ = ["STUCK_COMPILING", "Frames", "decision_of", "frame", "main", "serve"]
 
 #: Seconds for which answers are gathered before they are sent. A quarter of it, with a fifth of the
 #: server's patience, cost all processes together a tenth more CPU per request.
@@ -64,6 +65,11 @@ class Frames:
             yield marshal.loads(message)  # noqa: S302
 
 
+def decision_of(members: Sequence[Any]) -> Decision:
+    """The decision that an answer tells, its number left out."""
+    return Decision(*members) if len(members) > 1 else PLAIN[members[0]]
+
+
 def main() -> None:
     """Serve the socket that is this process' standard input, until it is closed."""
     # What ends the server's process group does not end this one: the server drains first, and
@@ -87,7 +93,8 @@ def serve(connection: socket.socket, end_after: Callable[[float], object]) -> No
     messages = _messages(connection)
     end_after(STUCK_COMPILING)
     try:
-        compiled = Compiled([Source(*pair) for pair in next(messages)])
+        pairs, only = next(messages)
+        compiled = Compiled([Source(*pair) for pair in pairs], only)
     except PolicyInvalid as problem:
         connection.sendall(frame(("invalid", str(problem))))
         return
@@ -97,8 +104,12 @@ def serve(connection: socket.socket, end_after: Callable[[float], object]) -> No
     ready = (sorted(outline.packages), sorted(outline.fields), outline.changing)
     end_after(0)
     connection.sendall(frame(("ready", *ready)))
-    for until, questions in messages:
-        _answer(connection, compiled, until, questions, end_after)
+    for until, asked in messages:
+        if until is None:  # a person wants to know more
+            end_after(STUCK_COMPILING)
+            connection.sendall(frame([*compiled.rules(*asked)]))
+        else:
+            _answer(connection, compiled, until, asked, end_after)
         end_after(0)
 
 

@@ -9,10 +9,7 @@ asked is denied.
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -24,18 +21,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from exposr_tx.direct import read_directly, writer_of
-from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Outline
+from exposr_tx.policy.process import Process, start
 from exposr_tx.policy.sources import Source, read_sources
-from exposr_tx.policy.verdict import FAILED, LATE, PLAIN
-from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame
+from exposr_tx.policy.verdict import FAILED, LATE
+from exposr_tx.policy.worker import Frames, decision_of, frame
 from exposr_tx.rounds import rounds_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
-__all__ = ["PROCESSES", "Workers", "load", "start"]
+__all__ = ["PROCESSES", "Workers", "load"]
 
 #: How many: a slow evaluation must not hold up all others.
 PROCESSES: Final = 2
@@ -48,79 +45,6 @@ PATIENCE: Final = 0.005
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
 RESTART: Final = 1.0
-_CALL: Final = "from exposr_tx.policy.worker import main; main()"
-
-
-class Process:
-    """A process that has compiled its policies, or is about to.
-
-    :ivar connection: where it is asked.
-    """
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._paths = ", ".join(source.path for source in sources)
-        self.connection, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-c", _CALL],  # nothing of the folder it starts in
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-
-    def __repr__(self) -> str:
-        return f"<Process {self._process.pid}>"
-
-    def compile(self, sources: Sequence[Source]) -> Outline:
-        """Let it compile; blocks meanwhile. Raises PolicyInvalid."""
-        answer = None
-        try:
-            self.connection.settimeout(STUCK_COMPILING + 1)
-            self.connection.sendall(frame([(source.path, source.text) for source in sources]))
-            frames = Frames()
-            while answer is None and (data := self.connection.recv(1 << 16)):
-                answer = next(frames.receive(data), None)
-        except OSError:
-            pass  # it has ended, or never will
-        if answer is None:
-            raise PolicyInvalid(
-                f"{self._paths}: the engine ends with status {self.stop()}; undo the last "
-                "change, and try the files one by one with: exposr policy test"
-            )
-        if answer[0] == "invalid":
-            raise PolicyInvalid(answer[1])
-        packages, fields, changing = answer[1:]
-        return Outline(frozenset(packages), frozenset(fields), changing)
-
-    def kill(self) -> None:
-        """Give it up: whoever waits for it to compile is told that it has ended."""
-        self._process.kill()
-
-    def stop(self) -> int:
-        """End it; how it has ended."""
-        self.connection.close()
-        self._process.kill()
-        return self._process.wait()
-
-
-def start(
-    sources: Sequence[Source], count: int = PROCESSES, processes: list[Process] | None = None
-) -> tuple[list[Process], Outline]:
-    """Start processes and let them compile, all at once; blocks meanwhile. Raises PolicyInvalid.
-
-    :param processes: gets them as they are started, for another thread to give them up.
-    """
-    processes = [] if processes is None else processes
-    try:
-        for _ in range(count):
-            processes.append(Process(sources))
-        outlines = [process.compile(sources) for process in processes]
-    except (PolicyInvalid, OSError):
-        for process in processes:
-            process.stop()
-        raise
-    return processes, outlines[0]
 
 
 def load(reactor: Any, paths: Sequence[str], budget: float) -> Deferred[Workers]:
@@ -184,7 +108,7 @@ class _Worker(Protocol):
         for answers in self._frames.receive(data):
             for number, *members in answers:
                 self.asked.discard(number)
-                answered(number, Decision(*members) if members[1:] else PLAIN[members[0]])
+                answered(number, decision_of(members))
         if not self.asked:
             self._workers.give(self)
 

@@ -150,7 +150,6 @@ PROBES = {
     "units.parse": 'units.parse("1K") == 1000',
     "units.parse_bytes": 'units.parse_bytes("1KiB") == 1024',
     "urlquery.decode": 'urlquery.decode("a%20b") == "a b"',
-    "urlquery.decode_object": 'urlquery.decode_object("a=1&a=2") == {"a": ["1", "2"]}',
     "urlquery.encode": 'urlquery.encode("a&b") == "a%26b"',
     "urlquery.encode_object": 'urlquery.encode_object({"a": "1"}) == "a=1"',
     "uuid.parse": 'uuid.parse("00000000-0000-4000-8000-000000000000").version == 4',

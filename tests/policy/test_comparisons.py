@@ -29,6 +29,9 @@ HOLDS = {
     "input.remote_port - 1 > 5; 1 + 1 <= count(input.header.X) + 1": True,
     "null < false; true < 1; 100 < `a`; `a` < [1]; [1] < {}; {} < set()": True,
     "input.remote_port > null; input.remote_port < `a`": True,
+    "x := {1, 2} | ({3} - {1}); x == {1, 2, 3}": True,
+    "x := ({1, 2} | {3}) - {1}; x == {2, 3}": True,
+    "x := {1} | {2, 3} & {3}; y := {n - 1 | some n in x}; y == {0, 2}": True,
     "null <= null": False,  # no order is known: the evaluation fails
 }
 
@@ -70,3 +73,18 @@ class ComparisonTests(SynchronousTestCase):
             self.assertRegex(str(problem), "a.rego:2: .* give it a name first, as in: x := a == b")
         for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
             self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
+
+    def test_differences(self) -> None:
+        """A difference of sets beside & or | needs brackets: the engine would take all of it for
+        what is left over, or less of it."""
+        for text in (
+            "count(blocked | suspended - exempt) > 0",
+            "x := {1} - {2} & {3}",
+            "x := {1} &\n  {2} - {3}",
+            "every x in {1} | {2} - {3} { x }",
+            "x := [y | y := {1} | {2} - {3}]",
+        ):
+            problem = self.assertRaises(
+                PolicyInvalid, scan, Source("p.rego", f"package a\nallow if {{ {text} }}")
+            )
+            self.assertIn("write brackets, as in: a | (b - c)", str(problem))

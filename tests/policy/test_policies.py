@@ -14,11 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy
+from exposr_tx.policy import trial as trials
 from exposr_tx.policy.inline import Inline
 from exposr_tx.policy.policies import LOOK, Policies
 from exposr_tx.policy.trial import trial
 from exposr_tx.policy.verdict import LATE
 from tests.policy.folder import SKIP, Folder, compiled, question
+from tests.policy.test_process import FATAL
 
 SERVER = 'package auth.server\nallow if input.path == "/a b"\n'
 CLIENT = "package auth.client\nallow := 1\n"
@@ -425,3 +427,19 @@ class TrialTests(SynchronousTestCase):
         ):
             _, out, _ = self.run_trial(f"package auth.server\nallow if {read} != 1", {}, True)
             self.assertIn(how_long, out)
+
+    def test_fatal(self) -> None:
+        """A policy of which the engine dies is an error as any other, that says what to do."""
+        status, out, err = self.run_trial(FATAL, {})
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("p.rego: the embedded engine dies (SIGABRT)", err)
+        self.assertIn("--policy-url", err)
+
+    def test_takes_long(self) -> None:
+        """An evaluation without an end ends."""
+        self.patch(trials, "PATIENCE", 0.05)
+        endless = "count(numbers.range(1, input.remote_port)) == 1"
+        given = {"path": "/a b", "remote_port": 10**9}
+        status, out, err = self.run_trial(f"package auth.server\nallow if {endless}\n", given)
+        self.assertEqual((status, out), (2, ""))
+        self.assertIn("takes too long when it evaluates auth.server", err)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._newclient import TransportProxyProducer
@@ -18,7 +21,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from exposr_tx.interfaces import Decision, IPolicy
-from exposr_tx.policy.remote import MAX_ANSWER, MAX_CONNECTIONS, RemotePolicies
+from exposr_tx.policy.remote import MAX_ANSWER, MAX_CONNECTIONS, RemotePolicies, agent
 from tests.policy.folder import question
 
 BUDGET = 0.05
@@ -172,6 +175,29 @@ class RemoteTests(SynchronousTestCase):
         """An agent that cannot be reached denies; nothing of the request is in the log."""
         asked = self.ask()
         self.web.waiting[-1].errback(OSError("secret"))
+        self.assertEqual(self.successResultOf(asked).outcome, "error")
+
+    def test_unbelieved(self) -> None:
+        """A certificate that is not believed is told as such, with what to do."""
+        asked, reason = self.ask(), Failure(TLSError([("SSL", "", "certificate verify failed")]))
+        with capturedLogs() as events:
+            for _ in range(2):
+                self.web.waiting[-1].errback(ResponseNeverReceived([reason]))
+        self.assertEqual(self.successResultOf(asked).outcome, "error")
+        line = formatEvent(events[0])
+        self.assertIn("TLS fails, certificate verify failed; SSL_CERT_FILE", line)
+
+    def test_refused(self) -> None:
+        """Where no agent listens, that is told within the time that there is to decide."""
+        reactor = MemoryReactorClock()
+        web, _ = agent(reactor, BUDGET)
+        policies = RemotePolicies(
+            "http://127.0.0.1:8181/v1/data", web, lambda: None, reactor, lambda: 0.0, BUDGET
+        )
+        asked: Any = policies.decide("auth.server", question())
+        connecting: Any = reactor.tcpClients[0][2]
+        connecting.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        reactor.pump([BUDGET / 10] * 9)
         self.assertEqual(self.successResultOf(asked).outcome, "error")
 
     def test_asked_again(self) -> None:

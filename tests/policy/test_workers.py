@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,11 +11,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
-from exposr_tx.policy import workers
 from exposr_tx.policy.compiled import Outline
-from exposr_tx.policy.sources import Source
 from exposr_tx.policy.worker import STUCK_COMPILING, Frames, frame, serve
 from exposr_tx.policy.workers import PATIENCE, SHARE, Workers, load
 from tests.policy.folder import SKIP, Folder
@@ -67,7 +60,7 @@ class ServeTests(SynchronousTestCase):
     skip = SKIP
 
     def serve(self, text: str, *messages: Any) -> list[Any]:
-        connection: Any = Connection([("p.rego", text)], *messages)
+        connection: Any = Connection(([("p.rego", text)], []), *messages)
         self.limits: list[float] = []
         serve(connection, self.limits.append)
         return [*Frames().receive(connection.sent)]
@@ -129,30 +122,8 @@ class Process:
         return -9
 
 
-class CompilingTests(SynchronousTestCase):
-    """Processes that compile."""
-
-    def test_given_up(self) -> None:
-        """A process that is given up while it compiles ends at once, and compiles nothing."""
-        sources = [Source("p.rego", TEXT)]
-        process = workers.Process(sources)
-        process.kill()
-        problem = self.assertRaises(PolicyInvalid, process.compile, sources)
-        self.assertIn("p.rego: the engine ends with status -9", str(problem))
-
-    def test_where_it_starts(self) -> None:
-        """Modules that lie in the folder where the server was started are none of its own."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        Path(folder.name, "socket.py").write_text("raise SystemExit(3)")
-        self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(folder.name)
-        sources = [Source("p.rego", TEXT)]
-        process = workers.Process(sources)
-        self.addCleanup(process.stop)
-        self.assertEqual(process.compile(sources).packages, {"auth.server"})
-
-    test_where_it_starts.skip = SKIP  # type: ignore[attr-defined]
+class LoadTests(SynchronousTestCase):
+    """Processes that compile, given up."""
 
     def test_given_up_before(self) -> None:
         """Loading that is given up before a thread has begun with it starts no process."""
@@ -176,23 +147,7 @@ class CompilingTests(SynchronousTestCase):
         told(True, found)
         self.assertEqual(reactor.adopted, [])
 
-    test_given_up.skip = test_given_up_behind.skip = SKIP  # type: ignore[attr-defined]
-
-    def test_long_values(self) -> None:
-        """The longest value that a visitor may send can be looked at with any pattern: an end of
-        the process would deny everybody's requests."""
-        sources = [Source("p.rego", "package a\nallow if regex.match(`^([a-z]|/)*$`, input.path)")]
-        process = workers.Process(sources)
-        self.addCleanup(process.stop)
-        process.compile(sources)
-        question = (1, "a", {"path": "/" * 65536})
-        process.connection.sendall(frame((time.monotonic() + 60, [question])))
-        frames = Frames()
-        while not (answers := [*frames.receive(data := process.connection.recv(4096))]):
-            self.assertNotEqual(data, b"")
-        self.assertEqual(answers, [[(1, "allowed")]])
-
-    test_long_values.skip = SKIP  # type: ignore[attr-defined]
+    test_given_up_behind.skip = SKIP  # type: ignore[attr-defined]
 
 
 class Adopted(StringTransport):
