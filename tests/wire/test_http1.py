@@ -171,11 +171,23 @@ class RequestTests(SynchronousTestCase):
             b"ftp://a.b/",
             b"http://u@a.b/",
             b"/a#b",
-            b"/\xc3\xbc",
             b"/\x7f",
         ):
             self.assert_refused(400, head(target=target))
         self.assert_refused(501, head(method=b"CONNECT", target=b"a.b:443"))
+
+    def test_targets_beyond_ascii(self) -> None:
+        """A target that was typed with other letters, and sent so, is percent-encoded."""
+        for target, encoded in (
+            (b"/\xc3\xbc?q=\xe9%20", b"/%C3%BC?q=%E9%20"),
+            (b"http://a.b/\xc3\xbc", b"/%C3%BC"),
+        ):
+            self.assertEqual(self.one(head(target=target)).target, encoded)
+            again = requests(GET, head(target=target, host=b"Host: a.b\r\n"), head(target=target))
+            targets = [event.target for event in again if isinstance(event, Request)]
+            self.assertEqual(targets, [b"/a?b=c", encoded, encoded])
+        self.assert_refused(400, head(target=b"http://\xc3\xbc.b/"))
+        self.assert_refused(400, head(target=b"\xc3\xbc"))
 
     def test_request_lines(self) -> None:
         """A request line that is none is refused; another version is named."""

@@ -47,11 +47,14 @@ WORD: Final = rb"[\x21-\x7e\x80-\xff]++"
 FIELD_LINES: Final = (
     rb"((?:" + TOKEN + rb":[ \t]*+(?:" + WORD + rb"(?:[ \t]++" + WORD + rb")*+)?+\r\n)*+)\r\n"
 )
+TARGET: Final = rb"[\x21\x22\x24-\x7e\x80-\xff]++"
 REQUEST_HEAD: Final = re.compile(
-    rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + FIELD_LINES
+    rb"(" + TOKEN + rb") (" + TARGET + rb") HTTP/1\.([01])\r\n" + FIELD_LINES
 )
 # A request line of HTTP/1.1, whose fields are known already.
-REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.1\r\n")
+REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") (" + TARGET + rb") HTTP/1\.1\r\n")
+# What of a target is no ASCII: simple clients send it as it was typed.
+HIGH: Final = re.compile(rb"[\x80-\xff]")
 SLASH: Final = 0x2F
 RESPONSE_HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n" + FIELD_LINES
