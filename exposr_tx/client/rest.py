@@ -199,7 +199,7 @@ class RestClient:
             headers["Content-Type"] = "application/json"
         response = await self._http.request(
             method.encode("ascii"),
-            URL.fromText(self.server + path).asURI().asText().encode("ascii"),
+            self._uri(path),
             Headers({name: [value] for name, value in headers.items()}),
             content,
         )
@@ -215,6 +215,13 @@ class RestClient:
                 meant,
             )
         return response.code, text
+
+    def _uri(self, path: str) -> bytes:
+        url = URL.fromText(self.server + path)
+        if ":" not in url.host:
+            return url.asURI().asText().encode("ascii")
+        # An address of IPv6 is no name, which asURI() takes it for.
+        return url.replace(host="").asURI().replace(host=url.host).asText().encode("ascii")
 
     def _meant(self, location: str, path: str) -> str:
         """The server that a redirect leads to; what follows may hold the account's number."""

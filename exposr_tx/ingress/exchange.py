@@ -65,6 +65,7 @@ class Exchange:
     _connecting: Deferred[Any] | None = None
     _expecting: IDelayedCall | None = None
     _continued = False
+    _early = False
     _response: Response | None = None
     _response_done = False
     _gone = False
@@ -202,6 +203,7 @@ class Exchange:
     def _interim(self, response: Response, out: list[bytes]) -> None:
         if response.status == 100:
             self._stop_expecting()
+            self._early = False
             if self._continued or not self.request.expect_continue:
                 return
             self._continued = True
@@ -228,6 +230,7 @@ class Exchange:
             visitor.deadline = NEVER
         else:
             # A final answer in place of 100 Continue: the visitor may send its body or not.
+            self._early = True
             undecided = request.expect_continue and not self._continued
             self._close = self._close or undecided or not response.keep_alive
             visitor.await_body()
@@ -348,6 +351,9 @@ class Exchange:
             if response is not None and response.keep_alive and self.complete and self.pooled:
                 if target.bound or response.binds or self.request.binds:
                     self._keep(target)
+                elif self._early:
+                    # It may not have read the body: that would begin the next visitor's request.
+                    target.close()
                 else:
                     target.release(response.idle_limit)
             else:

@@ -27,6 +27,8 @@ __all__ = ["Trust", "Visitor", "host_text", "tls_of"]
 #: Visitors remembered, 200 bytes each.
 MAX_KNOWN: Final = 4096
 _AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::[0-9]{1,5})?")
+#: An element of ``X-Forwarded-For`` in brackets or with a port, as some balancers write it.
+_NODE: Final = re.compile(r"\[([^]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 _PORT: Final = re.compile(rb"[0-9]{1,5}")
 _PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]+)')
 
@@ -182,7 +184,9 @@ class Trust:
         """The visitor's address in ``X-Forwarded-For``: what is left of it anybody can write."""
         found = peer
         for candidate in reversed(chain):
-            text = candidate.strip().strip("[]")
+            text = candidate.strip()
+            if node := _NODE.fullmatch(text):
+                text = node[1] or node[2]
             try:
                 address = ip_address(text)
             except ValueError:

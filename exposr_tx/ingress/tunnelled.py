@@ -171,6 +171,7 @@ class TunnelExchange(Exchange):
         if request.length is None and self.complete:
             connection.transport.write(last_chunk(self._trailers))
         if request.expect_continue:
+            self._early = True  # unless it says 100
             self._expecting = self._factory.clock.callLater(CONTINUE_WAIT, self._no_continue)
         if self.complete:
             self._visitor.await_response()

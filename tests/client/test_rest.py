@@ -145,6 +145,13 @@ class RestClientTests(SynchronousTestCase):
         self.failure(client.create_account(), ServerRefusal)
         self.assertEqual(page.hosts, [b"xn--bcher-kva.test"])
 
+    def test_server_by_an_address_of_ipv6(self) -> None:
+        """A server may be given by its address, of IPv6 too."""
+        page = Fixed(201, b"{}")
+        client = RestClient("http://[::1]:8080", RequestTraversalAgent(page), Clock())
+        self.failure(client.create_account(), ServerRefusal)
+        self.assertEqual(page.hosts, [b"[::1]:8080"])
+
     def test_gateway_without_server(self) -> None:
         """A proxy's 502 means that the server is not there."""
         self.failure(self.fixed(502, b"<html>").create_account(), ServerUnreachable)

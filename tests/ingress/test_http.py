@@ -396,6 +396,23 @@ class ExpectTests(SynchronousTestCase):
         self.assertIn(b"Connection: close\r\n", self.wire.taken())
         self.assertTrue(self.wire.half_closed)
 
+    def test_a_target_that_may_not_have_read(self) -> None:
+        """A target that answers before it has asked for the body, or all of it was sent, may take
+        the rest for a request: none of another visitor's goes there. After its 100 one does."""
+        for head in (self.HEAD, self.HEAD.replace(b"Expect", b"X-Expect")):
+            for answers, streams in (
+                ([b"hi", OK], 2 if b"X-" not in head else 1),
+                ([OK.replace(b"200 OK", b"403 No"), b"hi"], 2),
+                ([b"HTTP/1.1 100 Continue\r\n\r\n", b"hi", OK], 1),
+            ):
+                visit = Visit()
+                wire = visit.visitor()
+                wire.protocol.dataReceived(head)
+                for data in answers:
+                    (wire if data == b"hi" else visit.target).protocol.dataReceived(data)
+                visit.visitor().protocol.dataReceived(GET)
+                self.assertEqual(len(visit.targets.wires), streams, (head, answers))
+
 
 class RefusalTests(SynchronousTestCase):
     """Requests that no target gets, and targets that do not answer."""

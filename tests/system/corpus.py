@@ -599,6 +599,8 @@ LINES = (
             ("with a URL", b"/http://evil.test/"),
         )
     ),
+    good("target with UTF-8", get(b"", "/é".encode()), has=(b"get /%c3%a9 http/1.1",)),
+    good("target with latin-1", get(b"", b"/\xe9"), has=(b"get /%e9 http/1.1",)),
     *(
         bad(f"target {name}", b"GET " + target + b" HTTP/1.1\r\n" + H + END)
         for name, target in (
@@ -612,8 +614,6 @@ LINES = (
             ("with NUL", b"/a\x00b"),
             ("with a bare CR", b"/a\rb"),
             ("with DEL", b"/a\x7fb"),
-            ("with UTF-8", "/é".encode()),
-            ("with latin-1", b"/\xe9"),
             ("with ESC", b"/\x1b[31m"),
             ("with an injected version", b"/ HTTP/1.1 x"),
         )

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.lead import lead
-from exposr_tx.rounds import Accepted, accept_in_rounds, rounds_of
+from exposr_tx.rounds import FIRST_SIZE, Accepted, accept_in_rounds, rounds_of
 from tests.system.harness import PATIENCE
 
 
@@ -236,7 +236,8 @@ class RoundsTests(SocketTests):
             self.until(reactor, lambda c=calls: len(c) == 3)  # type: ignore[misc]
 
     def test_dear(self) -> None:
-        """While it costs much to receive, others have their turns soon: less is read at once."""
+        """While it costs much to receive, and before that is known, others have their turns soon:
+        less is read at once."""
         for reactor in self.reactors():
             sizes, price = list[int](), [1e-6, 1e-6, 0.0]
             rounds_of(reactor).spent = lambda s=sizes, p=price: sum(s) * p[0]  # type: ignore[misc]
@@ -250,6 +251,7 @@ class RoundsTests(SocketTests):
                 parts.append(sizes.copy())
                 del price[0]
             if rounds_of(reactor).possible:
+                self.assertLessEqual(parts[0][0], FIRST_SIZE)
                 self.assertLess(max(parts[1]), 5_100)
                 self.assertGreater(max(parts[2]), 50_000)
 

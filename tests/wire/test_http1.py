@@ -171,11 +171,23 @@ class RequestTests(SynchronousTestCase):
             b"ftp://a.b/",
             b"http://u@a.b/",
             b"/a#b",
-            b"/\xc3\xbc",
             b"/\x7f",
         ):
             self.assert_refused(400, head(target=target))
         self.assert_refused(501, head(method=b"CONNECT", target=b"a.b:443"))
+
+    def test_targets_beyond_ascii(self) -> None:
+        """A target that was typed with other letters, and sent so, is percent-encoded."""
+        for target, encoded in (
+            (b"/\xc3\xbc?q=\xe9%20", b"/%C3%BC?q=%E9%20"),
+            (b"http://a.b/\xc3\xbc", b"/%C3%BC"),
+        ):
+            self.assertEqual(self.one(head(target=target)).target, encoded)
+            again = requests(GET, head(target=target, host=b"Host: a.b\r\n"), head(target=target))
+            targets = [event.target for event in again if isinstance(event, Request)]
+            self.assertEqual(targets, [b"/a?b=c", encoded, encoded])
+        self.assert_refused(400, head(target=b"http://\xc3\xbc.b/"))
+        self.assert_refused(400, head(target=b"\xc3\xbc"))
 
     def test_request_lines(self) -> None:
         """A request line that is none is refused; another version is named."""
@@ -470,11 +482,22 @@ class ResponseTests(SynchronousTestCase):
             b"HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
             b"HTTP/1.1 200 OK\nContent-Length: 3\n\nabc",
             b"\r\nHTTP/1.1 200 OK\r\n\r\n",
-            b"hello",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
             b"HTTP/1.1 100 Go\r\n\r\n" * 17,
         ):
-            self.assert_refused(data + b"\r\n\r\n" if data == b"hello" else data)
+            self.assert_refused(data)
+
+    def test_another_protocol(self) -> None:
+        """What cannot become a response is refused at once: its line may never end."""
+        for data in (b"hello", b"SSH-2.0-OpenSSH_9.2\r\n", b"+", b"HTTP/2", b"220 mail"):
+            self.assert_refused(data)
+        self.assertEqual(response(b"H", b"TTP/1"), [])
+
+    def test_space_before_a_colon(self) -> None:
+        """Some devices write a space before the colon: it is removed."""
+        spaced = self.LENGTH.replace(b":", b" \t:")
+        self.assertEqual(response(spaced), response(self.LENGTH))
+        self.assert_refused(self.LENGTH.replace(b"X", b" "))
 
     def test_bytes_behind_the_end(self) -> None:
         """What follows a response is not taken for another one."""

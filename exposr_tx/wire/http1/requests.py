@@ -33,6 +33,7 @@ from exposr_tx.wire.http1.messages import END, Event, Request
 from exposr_tx.wire.http1.syntax import (
     ABSOLUTE,
     FIELD,
+    HIGH,
     HOST,
     REQUEST_HEAD,
     REQUEST_LINE,
@@ -149,6 +150,8 @@ class RequestParser(Parser):
             raise RemoteProtocolError(
                 f"the request line is longer than {self._limits.line} bytes", 414
             )
+        if not request.target.isascii():
+            request.target = HIGH.sub(lambda byte: b"%%%02X" % ord(byte[0]), request.target)
         if request.target[0] != SLASH or request.method == b"CONNECT":
             self._check_target(request)
         if self._limits.body and (request.length or 0) > self._limits.body:

@@ -36,6 +36,8 @@ from exposr_tx.wire.http1.syntax import (
     MAX_INTERIM,
     RESPONSE_HEAD,
     RESPONSE_LIMITS,
+    SPACE_BEFORE_COLON,
+    START,
     Limits,
     tidied,
 )
@@ -75,6 +77,12 @@ class ResponseParser(Parser):
             raise RemoteProtocolError("the response is cut short")
         return []
 
+    def _check_partial(self, held: bytes | bytearray) -> None:
+        # A target of another protocol may have said all that it has to say.
+        if held[: len(START)] != START[: len(held)]:
+            raise RemoteProtocolError("the response is no HTTP")
+        super()._check_partial(held)
+
     def _parse_head(self, head: bytes, events: list[Event]) -> None:
         response = self._first = self._read_head(head)
         self._measure(response)
@@ -99,7 +107,10 @@ class ResponseParser(Parser):
             self._begin_body(response.length, events)
 
     def _read_head(self, head: bytes) -> Response:
-        matched = RESPONSE_HEAD.fullmatch(head) or RESPONSE_HEAD.fullmatch(tidied(head))
+        matched = RESPONSE_HEAD.fullmatch(head)
+        if matched is None:
+            # Space before a colon is forgiven in responses only (RFC 9112 section 5.1).
+            matched = RESPONSE_HEAD.fullmatch(SPACE_BEFORE_COLON.sub(rb"\1:", tidied(head)))
         if matched is None:
             raise RemoteProtocolError("the response's head does not parse")
         minor, status, reason, block = matched.groups()

@@ -47,18 +47,23 @@ WORD: Final = rb"[\x21-\x7e\x80-\xff]++"
 FIELD_LINES: Final = (
     rb"((?:" + TOKEN + rb":[ \t]*+(?:" + WORD + rb"(?:[ \t]++" + WORD + rb")*+)?+\r\n)*+)\r\n"
 )
+TARGET: Final = rb"[\x21\x22\x24-\x7e\x80-\xff]++"
 REQUEST_HEAD: Final = re.compile(
-    rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n" + FIELD_LINES
+    rb"(" + TOKEN + rb") (" + TARGET + rb") HTTP/1\.([01])\r\n" + FIELD_LINES
 )
 # A request line of HTTP/1.1, whose fields are known already.
-REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.1\r\n")
+REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") (" + TARGET + rb") HTTP/1\.1\r\n")
+# What of a target is no ASCII: simple clients send it as it was typed.
+HIGH: Final = re.compile(rb"[\x80-\xff]")
 SLASH: Final = 0x2F
+START: Final = b"HTTP/1."
 RESPONSE_HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n" + FIELD_LINES
 )
 TRAILER_SECTION: Final = re.compile(FIELD_LINES)
 FIELD: Final = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 SPACE_AT_END: Final = re.compile(rb"[ \t]++\r\n")
+SPACE_BEFORE_COLON: Final = re.compile(rb"(?<=\r\n)(" + TOKEN + rb")[ \t]++:")
 # What no head may hold, wherever it is cut: found at once instead of at the head's time limit.
 NEVER: Final = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.\-]{1,255})(?::([0-9]{0,5}))?")
