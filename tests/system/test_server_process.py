@@ -167,6 +167,13 @@ class FailureTests(SynchronousTestCase):
                 *("--api-port", "0", "--ready-file", path),
                 line=f"--ready-file '{path}': cannot be written: {problem}",
             )
+        with tempfile.TemporaryDirectory() as folder:
+            taken = Path(folder, "taken")
+            taken.mkdir()
+            self.assert_refused(
+                *("--api-port", "0", "--ready-file", str(taken)), line="Is a directory"
+            )
+            self.assertEqual(os.listdir(folder), ["taken"])
 
     def test_bad_certificate(self) -> None:
         """So is one whose certificate is not there, or is none."""
