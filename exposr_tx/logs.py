@@ -33,6 +33,7 @@ INTERVAL: Final = 0.05
 MAX_WAITING: Final = 32768
 #: Seconds that stopping waits for a writer that is stuck.
 LAST_WAIT: Final = 2.0
+_NEWLINE: Final = ord("\n")
 
 #: ``--log-level`` to Twisted's levels; "off" is none of them.
 LEVELS: Final = {
@@ -170,16 +171,16 @@ class LogOutput:
         view = memoryview(b"\n" + data if self._torn else data)
         while view:
             try:
-                view = view[os.write(self._fd, view) :]
+                written = os.write(self._fd, view)
             except BlockingIOError:  # somebody made it non-blocking, as pipes shared with Node are
                 select.select([], [self._fd], [], 1.0)
                 if self._stopping.is_set():
                     return False
             except OSError:
-                self._torn = True
                 return False
             else:
-                self._torn = False
+                self._torn = view[written - 1] != _NEWLINE
+                view = view[written:]
         return True
 
     def _exchange(self) -> None:
@@ -189,6 +190,7 @@ class LogOutput:
         except OSError:
             return  # the old file is better than none
         self._fd, old = fd, self._fd
+        self._torn = False
         os.close(old)
 
 

@@ -328,6 +328,8 @@ class ServerService(Service):
                 json.dump(ready, file)
             os.replace(beside, self._ready_file)
         except OSError as problem:
+            with suppress(OSError):
+                os.unlink(beside)
             raise self._no_ready_file(problem) from None
 
     def _remove_ready_file(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -61,6 +63,24 @@ class LogOutputTests(SynchronousTestCase):
         output.write(b"new\n")
         self.assertEqual(self.path.read_bytes(), b"new\n")
 
+    def test_torn(self) -> None:
+        """A line that a full disk has cut spoils neither the one after it nor another file's."""
+        output = LogOutput(str(self.path))
+        write, room = os.write, [3, 0]
+
+        def full(fd: int, data: bytes) -> int:
+            if left := room.pop(0):
+                return write(fd, data[:left])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with patch("os.write", full):
+            output.write(b"one\n")
+        self.path.rename(f"{self.path}.1")
+        output.reopen()
+        output.write(b"two\n")
+        self.assertEqual(Path(f"{self.path}.1").read_bytes(), b"one")
+        self.assertEqual(self.path.read_bytes()[:4], b"two\n")
+
     def test_nobody_reads(self) -> None:
         """A pipe that nobody reads takes what fits; the rest is counted, and the writer goes on."""
         reading, writing = os.pipe()
@@ -90,7 +110,7 @@ class LogOutputTests(SynchronousTestCase):
         output.write(b"two\n")
         os.dup2(kept, output._fd)
         output.write(b"three\n")
-        _, line, count = self.path.read_text().splitlines()
+        line, count = self.path.read_text().splitlines()
         self.assertEqual(line, "three")
         self.assertEqual(json.loads(count), {"event": "log_lines_lost", "count": 2})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,7 +34,8 @@ Work = Callable[[sqlite3.Connection], Any]
 Works = list[tuple[Work, bool]]
 #: An answer, or an exception, for each of them.
 Results = list[Any]
-Answers = list[Deferred[Any]]
+#: The same with who waits for it.
+Asked = list[tuple[Work, bool, Deferred[Any]]]
 
 #: Tells our files from anybody else's SQLite files ("exTX").
 APPLICATION_ID = 0x65785458
@@ -59,6 +60,10 @@ CREATE TABLE record (
 
 _BUSY, _LOCKED = sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED
 _UNUSABLE = "it cannot be opened; its folder must exist, and both must be writable by this user"
+_MOVED = (
+    "it has been removed, or another file has taken its place; put it back, or restart the server"
+    " to use what is there"
+)
 _REASONS = {
     sqlite3.SQLITE_FULL: "no space is left",
     _BUSY: f"another process has kept it locked for {BUSY_TIMEOUT:g} s",
@@ -78,7 +83,8 @@ class SQLiteStorage:
 
     The file is made at the first use, readable by its owner only. A failure
     is logged once, and so is the recovery; the file is opened anew each time
-    something failed, so a repaired disk needs no restart.
+    something failed, so a repaired disk needs no restart. When the file has been
+    removed, or another has its name, nothing more is written: it would be lost.
 
     :param path: the file's path.
     """
@@ -90,9 +96,11 @@ class SQLiteStorage:
         self._reactor = reactor
         self._thread: ThreadPoolExecutor | None = None
         self._database: sqlite3.Connection | None = None  # the thread's alone
-        self._waiting: list[tuple[Work, bool, Deferred[Any]]] = []
+        self._waiting: Asked = []
         self._busy = False
+        self._inode: int | None = None  # the thread's; of the file when it was opened
         self._failing = False
+        self._failing_writes = False
         self._closed: Deferred[None] | None = None
 
     def __repr__(self) -> str:
@@ -182,33 +190,38 @@ class SQLiteStorage:
         if batch:
             works = [(work, writes) for work, writes, _ in batch]
             running = self._thread.submit(self._run, works)
-            answers = [answer for _, _, answer in batch]
             running.add_done_callback(
-                lambda done: self._reactor.callFromThread(self._answer, answers, done)
+                lambda done: self._reactor.callFromThread(self._answer, batch, done)
             )
         else:
             self._thread.submit(self._drop).add_done_callback(
                 lambda _: self._reactor.callFromThread(self._ended)
             )
 
-    def _answer(self, answers: Answers, done: Future[Results]) -> None:
-        results = done.result()
-        self._notice(results)
+    def _answer(self, batch: Asked, done: Future[Results]) -> None:
+        asked = [(*one, result) for one, result in zip(batch, done.result(), strict=True)]
+        self._notice([(writes, result) for _, writes, _, result in asked])
         self._next()  # first: the thread works on while the answers are looked at
-        for answer, result in zip(answers, results, strict=True):
+        for _, _, answer, result in asked:
             if isinstance(result, Exception):
                 answer.errback(result)
             else:
                 answer.callback(result)
 
-    def _notice(self, results: Results) -> None:
+    def _notice(self, results: Sequence[tuple[bool, Any]]) -> None:
         """Log a failure, and its end, once each."""
-        failure = next((r for r in results if isinstance(r, StorageUnavailable)), None)
-        if failure is not None and not self._failing:
-            self._log.error("{reason}", event="storage", reason=str(failure))
-        elif failure is None and self._failing:
+        failed = [(w, r) for w, r in results if isinstance(r, StorageUnavailable)]
+        if failed:
+            if not self._failing:
+                self._log.error("{reason}", event="storage", reason=str(failed[0][1]))
+            self._failing = True
+            self._failing_writes |= any(writes for writes, _ in failed)
+        elif self._failing and (
+            # While a disk is full, what is on it can still be read.
+            not self._failing_writes or any(w and not isinstance(r, Exception) for w, r in results)
+        ):
             self._log.info("storage {path} works again", event="storage", path=self.path)
-        self._failing = failure is not None
+            self._failing = self._failing_writes = False
 
     def _ended(self) -> None:
         assert self._thread is not None and self._closed is not None
@@ -232,9 +245,11 @@ class SQLiteStorage:
 
     def _transact(self, works: Works) -> Results:
         results: Results = []
+        writes = any(writing for _, writing in works)
+        if self._has_moved(writes):
+            raise StorageUnavailable(f"storage {self.path}: {_MOVED}")
         try:
             database = self._database or self._open()
-            writes = any(writing for _, writing in works)
             # IMMEDIATE: a lock taken later could fail half-way with SQLITE_BUSY.
             database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for work, _ in works:
@@ -251,6 +266,13 @@ class SQLiteStorage:
             raise StorageUnavailable(f"storage {self.path}: {_reason(error)}") from error
         return results
 
+    def _has_moved(self, writes: bool) -> bool:
+        """Whether the file's name is no longer this file's; SQLite would write on, to nobody."""
+        there = _inode(self.path)
+        if self._database is None:
+            return self._inode is not None and there is None  # no empty one in its place
+        return writes and there != self._inode
+
     def _open(self) -> sqlite3.Connection:
         # Made before SQLite opens it, for its mode; the -wal and -shm files
         # inherit that. Never opened when it is there: closing a descriptor of
@@ -259,6 +281,7 @@ class SQLiteStorage:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         self._database = self._connect()
         self._prepare(self._database)
+        self._inode = _inode(self.path)
         return self._database
 
     def _connect(self) -> sqlite3.Connection:
@@ -312,6 +335,13 @@ def _version(database: sqlite3.Connection, table: str, key: str) -> int | None:
         "SELECT version FROM record WHERE collection = ? AND key = ?", (table, key)
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def _code(error: BaseException | None) -> int | None:

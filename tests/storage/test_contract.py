@@ -14,6 +14,7 @@ from typing import Any, cast
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
@@ -223,6 +224,41 @@ class SQLiteTests(TestCase):
         self.assertIn(self.path, str(failure))
         self.assertIsNotNone(await storage.get("t", "small"))
         await storage.put("t", "l", {}, None)
+
+    async def test_full_is_told_once(self) -> None:
+        """While a disk is full, reading does not pass for its end, which is told once."""
+        events = self.enterContext(capturedLogs())
+        storage = _Small(self.path, reactor)
+        self.addCleanup(storage.close)
+        for _ in range(3):
+            await self._fails(storage.put("t", "k", {"much": "x" * 100_000}, None))
+            self.assertIsNone(await storage.get("t", "k"))
+        await storage.put("t", "small", {}, None)
+        told = [formatEvent(event) for event in events if event.get("event") == "storage"]
+        self.assertEqual(2, len(told), told)
+        self.assertIn("no space is left", told[0])
+        self.assertIn("works again", told[1])
+
+    async def test_removed(self) -> None:
+        """Nothing is written to a file that was removed; what it holds is read until the end."""
+        storage = self.open()
+        await storage.put("t", "k", {}, None)
+        os.rename(self.path, f"{self.path}.kept")
+        failure = await self._fails(storage.put("t", "l", {}, None))
+        self.assertIn("it has been removed", str(failure))
+        self.assertIsNotNone(await storage.get("t", "k"))
+        os.rename(f"{self.path}.kept", self.path)
+        await storage.put("t", "l", {}, None)
+
+    async def test_replaced(self) -> None:
+        """Another file under its name is not taken for it before the next start."""
+        storage = self.open()
+        await storage.put("t", "k", {}, None)
+        os.rename(self.path, f"{self.path}.kept")
+        _write(Path(self.path), "")
+        failure = await self._fails(storage.put("t", "l", {}, None))
+        self.assertIn("another file has taken its place", str(failure))
+        self.assertEqual("", _read(Path(self.path)))
 
     async def test_full_spares_neighbours(self) -> None:
         """What fits is written, though something in the same batch does not."""

@@ -125,6 +125,10 @@ class Page:
         """Open an address."""
         self.call("Page.navigate", url=url)
 
+    def close(self) -> None:
+        """Close the tab, with its connections."""
+        self.call("Page.close")
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page. Raises Refused where it throws."""
         found = self.call(
@@ -162,6 +166,12 @@ class Page:
         """Press a key; a letter is typed."""
         more = {"text": key} if len(key) == 1 else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def hold(self, key: str, repeats: int) -> None:
+        """Press a key, and hold it until it has been repeated so many times."""
+        for number in range(repeats + 1):
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, autoRepeat=number > 0)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def scheme(self, name: str) -> None:

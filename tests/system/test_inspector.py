@@ -465,6 +465,8 @@ class PageTests(Inspected):
 
     def open(self) -> Page:
         page = self.browser.open(self.url)
+        # A browser has six connections to an inspector, and each page needs one for its feed.
+        self.addCleanup(page.close)
         page.wait_for("document.querySelector('#live').textContent == 'live'")
         return page
 
@@ -516,6 +518,45 @@ class PageTests(Inspected):
         shown = "[...document.querySelectorAll('#list li')].filter(r => !r.hidden)"
         page.wait_for(f"{shown}.length == 1")
         self.assertIn("/buy?n=2", page.evaluate(f"{shown}[0].innerText"))
+
+    def test_held_key(self) -> None:
+        """A request is replayed once for each press of the key, however long it is held."""
+        page = self.open()
+        self.get(b"/held")
+        self.choose(page, "/held")
+
+        def sent() -> int:
+            return sum(request.startswith(b"GET /held ") for request in self.raw.requests)
+
+        for replays in (1, 2):
+            page.hold("r", 5)
+            wait_until(lambda expected=replays: sent() > expected, "the replay")
+            page.wait_for("document.querySelector('#details').innerText.includes('replay of')")
+        self.assertEqual(sent(), 3)
+
+    def test_deep_json(self) -> None:
+        """JSON that would fill a browser once it stands on many lines is shown as it came."""
+        page = self.open()
+        for name, size, lines in (("deep", 100_000, 1), ("short", 1000, 1999)):
+            body = b"[" * size + b"]" * size
+            head = b"POST /%b\r\nContent-Type: application/json\r\n" % name.encode()
+            self.pass_through(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            self.choose(page, f"/{name}")
+            shown = page.evaluate("document.querySelector('#details pre').textContent")
+            self.assertEqual(shown.count("\n") + 1, lines)
+            self.assertEqual("".join(shown.split()).encode(), body)
+
+    def test_client_ends(self) -> None:
+        """When the client has ended, the page says so, and so does what is pressed then."""
+        words = ("tunnel", self.target.url, "ending", "--inspect", "--inspect-port", "0")
+        client = Client(self, self.server, *words)
+        page = self.browser.open(client.wait_for_line(r"^Inspector: (\S+)$")[1])
+        page.wait_for("document.querySelector('#live').textContent == 'live'")
+        self.assertEqual(client.stop(), 0)
+        page.wait_for("document.querySelector('#live').textContent == 'the client has ended'")
+        page.click("#all-har")
+        page.wait_for("document.querySelector('#notice').textContent == 'the client has ended'")
+        self.assertEqual(page.text("#live"), "the client has ended")
 
     def test_hostile(self) -> None:
         """What a visitor or a target sends is shown as text and never runs."""

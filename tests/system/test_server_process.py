@@ -168,6 +168,16 @@ class FailureTests(SynchronousTestCase):
                 line=f"--ready-file '{path}': cannot be written: {problem}",
             )
 
+    def test_no_room_for_ready_file(self) -> None:
+        """Where there is no room for it, no beginning of one is left either."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = ("exposr", "--api-port", "0", "--ready-file", f"{folder}/ready")
+            command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *twistd("-n", "--pidfile=")]
+            process = Process(self, [*command, *options])
+            self.assertEqual(process.wait(), 1, process.report())
+            self.assertIn("ready': cannot be written: File too large", process.err[0])
+            self.assertEqual(os.listdir(folder), [])
+
     def test_bad_certificate(self) -> None:
         """So is one whose certificate is not there, or is none."""
         for path, problem in (

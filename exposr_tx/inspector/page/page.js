@@ -28,9 +28,14 @@ function takeToken() {
 
 // -- asking ---------------------------------------------------------------------------------
 
+const ENDED = "the client has ended";
+const ended = () => {
+  throw new Error(ENDED);
+};
+
 async function ask(path, options = {}) {
   const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
-  const answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  const answer = await fetch(path, { ...options, headers, cache: "no-store" }).catch(ended);
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
     throw new Error(problem.message || `the client answers ${answer.status}`);
@@ -199,7 +204,7 @@ async function listen() {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(ended);
     if (done) return;
     const events = (rest + value).split("\n\n");
     rest = events.pop();
@@ -211,7 +216,7 @@ async function follow() {
   for (;;) {
     try {
       await listen();
-      live("off", "the client has ended");
+      live("off", ENDED);
     } catch (problem) {
       live("off", token ? problem.message : "open the address that the client prints, with its token");
       if (!token) return;
@@ -413,7 +418,10 @@ async function edit() {
   $("edit-body").disabled = part.size > 0 && !editable;
   $("edit-note").textContent = $("edit-body").disabled
     ? "The body is no text that can be edited here; it is sent as it was."
-    : "The length is made anew. What a signature covers does not hold any more once it is changed.";
+    : "The length is made anew. What a signature covers does not hold any more once it is changed." +
+      (returns && /[\r\n]/.test(part.text.replaceAll("\r\n", ""))
+        ? " Lines of this body end in different ways; all will end in CR LF once it is changed."
+        : "");
   $("editor").dataset.id = whole.id;
   $("editor").showModal();
   $("edit-target").focus();
@@ -466,6 +474,8 @@ const keys = {
   "/": () => $("filter").focus(),
   Enter: () => $("details").focus(),
 };
+// A key that is held down goes on choosing; nothing else is meant to happen thirty times a second.
+const steps = new Set(["ArrowDown", "ArrowUp", "j", "k"]);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("editor").open) return;
@@ -477,7 +487,7 @@ document.addEventListener("keydown", (event) => {
   const presses = event.key === "Enter" && event.target.matches("button");
   if (!(event.key in keys) || scrolls || presses) return;
   event.preventDefault();
-  doing(keys[event.key])();
+  if (!event.repeat || steps.has(event.key)) doing(keys[event.key])();
 });
 
 $("pause").addEventListener("click", pause);

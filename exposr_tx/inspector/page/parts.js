@@ -76,7 +76,10 @@ export function body(part) {
 
 export const note = (text) => element("p", { className: "note" }, text);
 
-// JSON on many lines, with each number and string as it was written; as it is where it is none.
+const MOST_LETTERS = 4e6; // beyond, brackets in brackets keep a browser busy for half a minute
+
+// JSON on many lines, with each number and string as it was written; as it is where it is none,
+// or would become too long.
 function indented(text) {
   try {
     JSON.parse(text);
@@ -87,11 +90,14 @@ function indented(text) {
   const lines = [];
   let depth = 0;
   let line = "";
+  let letters = 0;
   const turn = () => {
+    letters += line.length + 1;
     lines.push(line);
     line = "  ".repeat(Math.min(depth, 30));
   };
-  tokens.forEach((token, at) => {
+  for (const [at, token] of tokens.entries()) {
+    if (letters > MOST_LETTERS) return text;
     if (token === "{" || token === "[") {
       depth += 1;
       line += token;
@@ -106,7 +112,7 @@ function indented(text) {
     } else {
       line += token === ":" ? ": " : token;
     }
-  });
+  }
   return [...lines, line].join("\n");
 }
 
