@@ -24,8 +24,8 @@ def _agent_url(text: str) -> str:
     """Where an Open Policy Agent has its documents."""
     found = url("http", "https")(text)
     parts = urlsplit(found)
-    if "@" in parts.netloc or parts.query or parts.fragment or not found.isascii():
-        raise ValueError("must be a URL like http://127.0.0.1:8181/v1/data, without user and query")
+    if parts.query or parts.fragment or not found.isascii():
+        raise ValueError("must be a URL like http://127.0.0.1:8181/v1/data, without a query")
     return found
 
 
