@@ -13,6 +13,8 @@ __all__ = ["FLAGS", "LISTS", "check", "parameters"]
 
 #: What only makes sense with ``--policy-url``.
 _REMOTE: Final = ("policy-cache", "policy-package")
+#: What only makes sense with either.
+_JUDGING: Final = frozenset({"policy-raw-paths", "policy-timeout"})
 _PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 FLAGS: Final[list[list[Any]]] = [
     ["policy-raw-paths", None, "With policies, serve paths that can be read in two ways."],
@@ -82,9 +84,15 @@ def parameters(short: str | None) -> list[list[Any]]:
 
 
 def check(options: EnvironOptions) -> None:
-    """Raises UsageError for what does not go together."""
+    """Raises UsageError for what does not go together, and warns of what has no effect."""
     if options["policy"] and options["policy-url"]:
         raise options.error("policy-url", "does not go with --policy; give one of them")
     for name in _REMOTE:
         if options[name] and not options["policy-url"]:
             raise options.error(name, "needs --policy-url")
+    if not (options["policy"] or options["policy-url"]):
+        for name in sorted(_JUDGING & options.given.keys()):
+            options.warnings.append(
+                f"{options.given[name]} has no effect: nobody is judged without --policy or "
+                "--policy-url; give one of them"
+            )

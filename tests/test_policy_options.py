@@ -41,3 +41,14 @@ class PolicyOptionsTests(SynchronousTestCase):
             for kind in (Options, ServeOptions):
                 problem = self.assertRaises(UsageError, kind({}).parseOptions, words)
                 self.assertIn(said, str(problem))
+
+    def test_without_policies(self) -> None:
+        """Who tells how to judge, and not by what, is warned that everybody comes in."""
+        for kind in (Options, ServeOptions):
+            options = kind({})
+            options.parseOptions(["--policy-timeout=1", "--policy-raw-paths"])
+            self.assertEqual(len(options.warnings), 2)
+            self.assertIn("--policy-raw-paths has no effect: nobody is judged", options.warnings[0])
+            options = kind({})
+            options.parseOptions(["--policy-timeout=1", "--policy-url=http://opa.test/v1/data"])
+            self.assertEqual(options.warnings, [])
