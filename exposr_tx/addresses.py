@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from twisted.internet.address import IPv4Address, IPv6Address
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["DEFAULT_PORTS", "authority", "host_port", "unwrapped"]
+__all__ = ["DEFAULT_PORTS", "authority", "host_port", "tcp_address", "unwrapped"]
 
 #: Ports that go without saying, by a URL's scheme.
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -25,6 +27,11 @@ def host_port(address: IAddress) -> str:
     """``host:port``, with brackets around IPv6; ``:0`` for an address that has neither."""
     host, port = unwrapped(getattr(address, "host", "")), getattr(address, "port", 0)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def tcp_address(host: str, port: int) -> IPv4Address | IPv6Address:
+    """The address of a TCP port, of whichever kind the host's is."""
+    return IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
 
 
 def authority(scheme: str, host: str, port: int | None) -> str:

@@ -5,6 +5,7 @@ Each raises ValueError with the words that follow "--name 'text': ".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "port_range",
     "positive",
     "seconds",
+    "shown",
     "size",
     "url",
 ]
@@ -31,8 +33,15 @@ T = TypeVar("T")
 _TRUE = frozenset({"1", "true", "on", "yes", "enable", "enabled"})
 _FALSE = frozenset({"0", "false", "off", "no", "disable", "disabled"})
 
+#: A URL's user and password; to the last @, as who writes a password may not escape it.
+_USER = re.compile("//.*@")
 #: Letters of sizes, and the powers of two that they stand for.
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+
+
+def shown(text: str) -> str:
+    """A value as errors repeat it: in quotes, without the user and the password of a URL."""
+    return repr(_USER.sub("//[redacted]@", text))
 
 
 def boolean(text: str) -> bool:
@@ -126,8 +135,11 @@ def endpoint(text: str) -> str:
     return text
 
 
-def url(*schemes: str) -> Callable[[str], str]:
-    """A URL of one of some schemes, with a host."""
+def url(*schemes: str, instead: str = "leave it out") -> Callable[[str], str]:
+    """A URL of one of some schemes, with a host.
+
+    :param instead: what to do where it has a user, which would be sent to nobody.
+    """
     remedy = f"must be a URL like {schemes[0]}://host.example" + (
         "" if len(schemes) == 1 else f" (or {', '.join(schemes[1:])})"
     )
@@ -140,6 +152,8 @@ def url(*schemes: str) -> Callable[[str], str]:
             raise ValueError(remedy) from None
         if parts.scheme not in schemes or not parts.hostname:
             raise ValueError(remedy)
+        if "@" in parts.netloc:
+            raise ValueError(f"must have no user in it; {instead}")
         return text.strip()
 
     return parse

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from exposr_tx.option_values import boolean
+from exposr_tx.option_values import boolean, shown
 
 __all__ = ["EnvironOptions"]
 
@@ -144,7 +144,7 @@ class EnvironOptions(usage.Options):
 
         >>> raise self.error("api-url", "must have no path")
         """
-        value = f" {self._texts[name]!r}" if name in self._texts else ""
+        value = f" {shown(self._texts[name])}" if name in self._texts else ""
         return usage.UsageError(f"{self.source(name)}{value}: {text}")
 
     def source(self, name: str) -> str:
@@ -158,8 +158,8 @@ class EnvironOptions(usage.Options):
         try:
             check(text)
         except ValueError as problem:
-            shown = "" if name in self.secret else f" {text!r}"
-            raise usage.UsageError(f"{self.given[name]}{shown}: {problem}") from None
+            value = "" if name in self.secret else f" {shown(text)}"
+            raise usage.UsageError(f"{self.given[name]}{value}: {problem}") from None
 
     def _sort(self, words: list[str]) -> tuple[list[tuple[str, str, str]], list[str]]:
         """Split a line into our options, as (name, text, source), and what is not ours.

@@ -13,6 +13,8 @@ __all__ = ["FLAGS", "LISTS", "check", "parameters"]
 
 #: What only makes sense with ``--policy-url``.
 _REMOTE: Final = ("policy-cache", "policy-package")
+#: What only makes sense with either.
+_JUDGING: Final = frozenset({"policy-raw-paths", "policy-timeout"})
 _PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 FLAGS: Final[list[list[Any]]] = [
     ["policy-raw-paths", None, "With policies, serve paths that can be read in two ways."],
@@ -24,8 +26,8 @@ def _agent_url(text: str) -> str:
     """Where an Open Policy Agent has its documents."""
     found = url("http", "https")(text)
     parts = urlsplit(found)
-    if "@" in parts.netloc or parts.query or parts.fragment or not found.isascii():
-        raise ValueError("must be a URL like http://127.0.0.1:8181/v1/data, without user and query")
+    if parts.query or parts.fragment or not found.isascii():
+        raise ValueError("must be a URL like http://127.0.0.1:8181/v1/data, without a query")
     return found
 
 
@@ -82,9 +84,15 @@ def parameters(short: str | None) -> list[list[Any]]:
 
 
 def check(options: EnvironOptions) -> None:
-    """Raises UsageError for what does not go together."""
+    """Raises UsageError for what does not go together, and warns of what has no effect."""
     if options["policy"] and options["policy-url"]:
         raise options.error("policy-url", "does not go with --policy; give one of them")
     for name in _REMOTE:
         if options[name] and not options["policy-url"]:
             raise options.error(name, "needs --policy-url")
+    if not (options["policy"] or options["policy-url"]):
+        for name in sorted(_JUDGING & options.given.keys()):
+            options.warnings.append(
+                f"{options.given[name]} has no effect: nobody is judged without --policy or "
+                "--policy-url; give one of them"
+            )

@@ -230,6 +230,13 @@ class ErrorTests(SynchronousTestCase):
         """A secret's value is not repeated."""
         self.assertEqual(self.error("--key=wrong"), "--key: must be right or correct")
 
+    def test_user_in_url(self) -> None:
+        """Nor is the user of a URL repeated, whatever is wrong with it."""
+        for text in ("ftp://me:pa/ss@host", "http://me:pass@host:x", "http://me:pass@host"):
+            said = self.error("--server", text)
+            self.assertRegex(said, r"--server '\w+://\[redacted\]@host(:x)?': must ")
+            self.assertNotIn("pa", said)
+
     def test_unknown(self) -> None:
         """An unknown option is named, with the one that was meant."""
         self.assertEqual(self.error("--sever=x"), "--sever: no such option; did you mean --server?")

@@ -32,7 +32,8 @@ class PolicyOptionsTests(SynchronousTestCase):
             (["--policy=a", "--policy", " "], "--policy 'a, ': must name files or folders"),
             (["--policy-cache=1"], "--policy-cache '1': needs --policy-url"),
             (["--policy-package=office"], "--policy-package 'office': needs --policy-url"),
-            (["--policy-url=http://u:p@h/"], "--policy-url 'http://u:p@h/': must be a URL like"),
+            (["--policy-url=http://u:p@h/"], "//[redacted]@h/': must have no user in it"),
+            (["--policy-url=http://h/?a"], "--policy-url 'http://h/?a': must be a URL like"),
             (["--policy-url=opa.test"], "--policy-url 'opa.test': must be a URL like"),
             (["--policy-timeout=0"], "--policy-timeout '0': must be a number of seconds, more"),
             (["--policy-url=http://h/", "--policy-package=a-b"], "--policy-package 'a-b': must be"),
@@ -40,3 +41,14 @@ class PolicyOptionsTests(SynchronousTestCase):
             for kind in (Options, ServeOptions):
                 problem = self.assertRaises(UsageError, kind({}).parseOptions, words)
                 self.assertIn(said, str(problem))
+
+    def test_without_policies(self) -> None:
+        """Who tells how to judge, and not by what, is warned that everybody comes in."""
+        for kind in (Options, ServeOptions):
+            options = kind({})
+            options.parseOptions(["--policy-timeout=1", "--policy-raw-paths"])
+            self.assertEqual(len(options.warnings), 2)
+            self.assertIn("--policy-raw-paths has no effect: nobody is judged", options.warnings[0])
+            options = kind({})
+            options.parseOptions(["--policy-timeout=1", "--policy-url=http://opa.test/v1/data"])
+            self.assertEqual(options.warnings, [])

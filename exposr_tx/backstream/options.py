@@ -13,7 +13,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from twisted.python import usage
 
@@ -75,19 +74,6 @@ def header(text: str) -> tuple[str, str]:
     return name, value
 
 
-def plain_url(*schemes: str) -> Any:
-    """A URL without user and password, which would be sent to nobody."""
-    parse = url(*schemes)
-
-    def parsed(text: str) -> str:
-        found: str = parse(text)
-        if "@" in urlsplit(found).netloc:
-            raise ValueError("must have no user in it; give the credentials with --header")
-        return found
-
-    return parsed
-
-
 def _log_parameters(output: str | None) -> list[list[Any]]:
     """The log's, with the short name that its output has at some place of the line."""
     return [
@@ -103,6 +89,7 @@ def _log_parameters(output: str | None) -> list[list[Any]]:
     ]
 
 
+_SOURCE = url("http", "https", "ws", "wss", instead="give the credentials with --header")
 _STACK = "Show where errors come from, in the text format."
 
 
@@ -234,8 +221,8 @@ class ClientOptions(CommandOptions):
     ]
     optParameters: ClassVar[list[list[Any]]] = [
         *_log_parameters(None),
-        ["src", "s", None, "The server's URL.", plain_url("http", "https", "ws", "wss")],
-        ["dst", "d", None, "The local application's URL.", plain_url("http", "https")],
+        ["src", "s", None, "The server's URL.", _SOURCE],
+        ["dst", "d", None, "The local application's URL.", url("http", "https")],
         *folder_parameters("output", "o"),
         ["inspect-port", None, None, "The page's port: 4040 or the next that is free.", port],
         ["server-ca", None, None, "A PEM file with the authorities of the server."],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exposr_tx.client.settings import SETTINGS, Change, changes
+from exposr_tx.client.settings import SETTINGS, Change, changes, unknown
 from exposr_tx.client.target import Target, looks_like_target, parse_target
 from exposr_tx.errors import BadInput
 
@@ -31,7 +31,7 @@ class ConnectArguments:
                 break
         pairs = changes(words[len(head) :])
         if len(head) > 2:
-            raise BadInput(f"unknown setting {head[2]!r}; the settings are {', '.join(SETTINGS)}")
+            raise unknown(head[2])
         targets = [word for word in head if looks_like_target(word)]
         target = head[0] if short else next((word for word in targets if ":" in word), None)
         if target is None and targets:

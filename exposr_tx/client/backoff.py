@@ -21,13 +21,9 @@ class Backoff:
     that a thousand clients that lost their server together come back spread out.
     """
 
-    def __init__(
-        self, random: Random, shortest: float = SHORTEST, longest: float = LONGEST
-    ) -> None:
+    def __init__(self, random: Random) -> None:
         self._random = random
-        self._shortest = shortest
-        self._longest = longest
-        self._bound = shortest
+        self._bound = SHORTEST
 
     def __repr__(self) -> str:
         return f"<Backoff up to {self._bound:g} s>"
@@ -35,10 +31,10 @@ class Backoff:
     def next(self) -> float:
         """Seconds to wait before the next attempt."""
         wait = self._random.uniform(0, self._bound)
-        self._bound = min(self._bound * 2, self._longest)
+        self._bound = min(self._bound * 2, LONGEST)
         return wait
 
     def lasted(self, seconds: float) -> None:
         """A connection has ended that long after it was made."""
         if seconds >= STABLE:
-            self._bound = self._shortest
+            self._bound = SHORTEST

@@ -22,11 +22,12 @@ def har_folder(
 ) -> HarFolder | None:
     """The folder that options name, ready to be written to; None where they name none.
 
-    :param warn: told what is not recorded, in any thread.
+    :param warn: told what has no effect, and what is not recorded; in any thread.
     Raises BadInput where it cannot be written to.
     """
     path = options[name]
     if not path:
+        _warn_of_nothing(options, name, warn)
         return None
     # Only here: what a client loads it keeps for as long as it runs.
     from exposr_tx.inspection.folder import HarFolder  # noqa: PLC0415
@@ -44,6 +45,17 @@ def har_folder(
     except BadInput as error:
         raise BadInput(f"{options.given[name]} {error}") from None
     return folder
+
+
+def _warn_of_nothing(options: EnvironOptions, name: str, warn: Callable[[str], object]) -> None:
+    """Tell what a line asks for that has no effect without a folder. (The most bytes of a body
+    are the inspector's as well.)"""
+    if name in options.given:
+        warn(f"{options.given[name]} '' names no folder, so that nothing is recorded; give it one")
+        return
+    for more in ("redact", "max-files", "max-size"):
+        if given := options.given.get(f"{name}-{more}"):
+            warn(f"{given} has no effect without --{name}; add it")
 
 
 def recordings(

@@ -181,8 +181,10 @@ class Script:
             words.host_header,
             account is None or account.automatic,
         )
-        if command["http-header-replace"] and not command["http-mode"]:
-            self._printer.error("--http-header-replace has no effect without --http-mode; add it")
+        for name in ("http-header-replace", "http-header-rewrite"):
+            given = command.given.get(name)
+            if given and not command["http-mode"]:
+                self._printer.error(f"{given} has no effect without --http-mode; add it")
         folder = har_folder(command, "record", self._printer.error)
         watchers = [] if folder is None else [folder]
         max_body = command["record-max-body"]

@@ -10,7 +10,7 @@ from exposr_tx.client.target import parse_target
 from exposr_tx.errors import BadInput
 from exposr_tx.option_values import boolean
 
-__all__ = ["SETTINGS", "Change", "changes", "unsettings"]
+__all__ = ["SETTINGS", "Change", "changes", "unknown", "unsettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,12 @@ def _setting(key: str) -> Setting:
     try:
         return SETTINGS[key]
     except KeyError:
-        raise BadInput(f"unknown setting {key!r}; the settings are {', '.join(SETTINGS)}") from None
+        raise unknown(key) from None
+
+
+def unknown(word: str) -> BadInput:
+    """The error about a word that stands where a setting should."""
+    return BadInput(f"unknown setting {word!r}; the settings are {', '.join(SETTINGS)}")
 
 
 def change(key: str, text: str) -> Change:

@@ -23,7 +23,7 @@ from exposr_tx.client.access import Access
 from exposr_tx.client.listening import PublicEndpoint
 from exposr_tx.client.sharing import SharedConnections
 from exposr_tx.errors import BadInput, ExposrError
-from exposr_tx.option_values import url
+from exposr_tx.option_values import shown, url
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
@@ -123,7 +123,7 @@ def _check_server(tunnel_id: str, values: Mapping[str, str]) -> None:
     try:
         url("https", "http")(server)
     except ValueError as error:
-        raise _bad(f"server {server!r}: {error}, with the colon escaped: {SYNTAX}") from None
+        raise _bad(f"server {shown(server)}: {error}, with the colon escaped: {SYNTAX}") from None
 
 
 def _too_many(tunnel_id: str, more: list[str], values: Mapping[str, str]) -> NoReturn:

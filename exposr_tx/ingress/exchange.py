@@ -243,7 +243,7 @@ class Exchange:
         return response.until_close or (response.chunked and not self.request.minor)
 
     def _switch(self, response: Response) -> None:
-        """A 101; only a tunnel's target may be asked for one."""
+        """A 101; only a tunnel's target may be asked for one, for a websocket."""
         self._drop_target()
         self.refuse(TargetFailed("the target switched protocols unasked"))
 

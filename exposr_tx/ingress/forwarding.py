@@ -26,6 +26,8 @@ _DOMAIN: Final = re.compile(
     rb"(;[ \t]*domain[ \t]*=[ \t]*)\.?([^;]*?)([ \t]*(?:;|\Z))", re.IGNORECASE
 )
 _MOVING: Final = frozenset([b"MOVE", b"COPY"])
+#: Names of one place. Some targets write an address of their own, whatever Host they get.
+_LOOPBACK: Final = (b"localhost", b"127.0.0.1", b"[::1]")
 _DEFAULT_PORTS: Final = {
     scheme.encode(): str(port).encode() for scheme, port in DEFAULT_PORTS.items()
 }
@@ -173,8 +175,8 @@ def _names(scheme: bytes, host: bytes, vhost: VirtualHost) -> tuple[bytes, ...]:
     own = without_default_port(scheme, host)
     if vhost.target is None:
         return (own,)
-    port = vhost.target[1][len(_without_port(vhost.target[1])) :]
-    return own, _without_port(own) + port
+    port, name = vhost.target[1][len(_without_port(vhost.target[1])) :], _without_port(own)
+    return own, *(each + port for each in (_LOOPBACK if name in _LOOPBACK else (name,)))
 
 
 def _without_port(authority: bytes) -> bytes:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 
@@ -135,11 +134,6 @@ class HTTPIngressFactory(Factory):
         if self.api is None:
             raise TunnelNotFound(request.host.decode())
         return LocalExchange(visitor, request, request_id, self.api, self.takeover)
-
-    @staticmethod
-    def address(ip: str) -> IAddress:
-        """The address of a visitor behind a proxy; its port is not known."""
-        return IPv6Address("TCP", ip, 0) if ":" in ip else IPv4Address("TCP", ip, 0)
 
     def drain(self) -> None:
         """Let every connection end after its request; new ones get one request each."""

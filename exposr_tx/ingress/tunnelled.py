@@ -17,7 +17,6 @@ from exposr_tx.errors import (
     RemoteProtocolError,
     RequestLoop,
     StreamLimit,
-    TargetFailed,
     TunnelNotConnected,
     UpstreamGone,
 )
@@ -212,12 +211,11 @@ class TunnelExchange(Exchange):
 
     def _switch(self, response: Response) -> None:
         """The target has agreed to speak websocket: bytes pass unread from here on."""
+        if not self.request.websocket or response.upgrade.lower() != b"websocket":
+            super()._switch(response)
+            return
         target, visitor = self._target, self._visitor
         assert target is not None
-        if not self.request.websocket or response.upgrade.lower() != b"websocket":
-            self._drop_target()
-            self.refuse(TargetFailed("the target switched protocols unasked"))
-            return
         self._status = 101
         self.answered = True
         self._first_byte = self._factory.seconds()

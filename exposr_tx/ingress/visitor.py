@@ -15,7 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.addresses import unwrapped
+from exposr_tx.addresses import tcp_address, unwrapped
 from exposr_tx.deadlines import NEVER
 from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
@@ -247,7 +247,7 @@ class VisitorConnection(Protocol):
         visitor = self.believed(request)
         peer: IAddress = self.transport.getPeer()
         if visitor.ip != self._peer:
-            peer = self.factory.address(visitor.ip)
+            peer = tcp_address(visitor.ip, 0)  # whose port is not known
         scheme = visitor.scheme or ("https" if ISSLTransport.providedBy(self.transport) else "http")
         authority = visitor.asked(request.authority).decode("ascii")
         # What a proxy has terminated is known to that only.

@@ -162,10 +162,7 @@ def _parameters(text: str, redaction: Redaction) -> list[Object]:
     """The parameters of a query or a form."""
     first = "&".join(text.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS])
     return [
-        {
-            "name": name,
-            "value": REDACTED if value and redaction.is_secret_parameter(name) else value,
-        }
+        {"name": name, "value": redaction.parameter(name, value)}
         for name, value in parse_qsl(first, keep_blank_values=True)
     ]
 

@@ -113,6 +113,10 @@ class Redaction:
         """The same of a name in a query or a form, decoded."""
         return self.is_secret(name) or _dashed(name) in self.parameters
 
+    def parameter(self, name: str, value: str) -> str:
+        """The value of a parameter of a query or a form, decoded."""
+        return REDACTED if value and self.is_secret_parameter(name) else value
+
     def url(self, text: str) -> str:
         """A URL, or a text with URLs in it."""
         if not self or not ("=" in text or "@" in text):

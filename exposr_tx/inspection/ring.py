@@ -38,6 +38,10 @@ class Subscription:
     def __repr__(self) -> str:
         return f"<Subscription {len(self._changed)} changed, {self._missed} missed>"
 
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._changed or self._missed or self._cleared)
+
     def take(self) -> tuple[list[Exchange], int, bool]:
         """What has changed since the last time, the oldest first; how many came and went
         meanwhile unseen; and whether the ring was cleared before that."""
@@ -51,7 +55,7 @@ class Subscription:
 
     def mark(self, name: str) -> None:
         """An exchange has changed."""
-        woken = bool(self._changed or self._missed or self._cleared)
+        woken = self._has_news
         self._changed[name] = None
         if not woken:
             self._wake()
@@ -64,7 +68,7 @@ class Subscription:
 
     def clear(self) -> None:
         """All exchanges are gone, as somebody wished."""
-        woken = bool(self._changed or self._missed or self._cleared)
+        woken = self._has_news
         self._changed, self._missed, self._cleared = {}, 0, True
         if not woken:
             self._wake()

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from exposr_tx.inspection.decoding import field_text, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange, Frame, Head, ResponseHead
-from exposr_tx.inspection.redaction import REDACTED, Redaction
+from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import not_replayable
 from exposr_tx.inspector.contents import content
 
@@ -165,8 +165,7 @@ def _fields(pairs: Iterable[tuple[bytes, bytes]], redaction: Redaction) -> list[
 
 
 def _parameters(pairs: Iterable[tuple[str, str]], redaction: Redaction) -> list[list[str]]:
-    secret = redaction.is_secret_parameter
-    return [[name, REDACTED if value and secret(name) else value] for name, value in pairs]
+    return [[name, redaction.parameter(name, value)] for name, value in pairs]
 
 
 def _body(body: Body, head: Head, redaction: Redaction) -> dict[str, Any]:

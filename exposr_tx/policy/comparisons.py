@@ -15,9 +15,8 @@ from collections.abc import Sequence, Set
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
-from exposr_tx.policy.negation import OPERATORS
-from exposr_tx.policy.prelude import PACKAGE, closing
-from exposr_tx.policy.variables import called, comprehension, opening
+from exposr_tx.policy.expressions import OPERATORS, called, closing, comprehension, opening
+from exposr_tx.policy.prelude import PACKAGE
 from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["check_differences", "check_equality", "ordered"]

@@ -13,9 +13,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from exposr_tx.policy.builtins import HAVE
-from exposr_tx.policy.negation import every_body, expression_end, keyword
-from exposr_tx.policy.prelude import SOUND, closing
-from exposr_tx.policy.variables import called, comprehension, heads, opening
+from exposr_tx.policy.expressions import (
+    called,
+    closing,
+    comprehension,
+    every_body,
+    expression_end,
+    heads,
+    keyword,
+    opening,
+)
+from exposr_tx.policy.prelude import SOUND
 from exposr_tx.policy.words import CLOSE, NAME, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["guarded"]

@@ -13,23 +13,19 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
-from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, STRING, Word, edited, is_member
+from exposr_tx.policy.expressions import (
+    OPERATORS,
+    closing,
+    every_body,
+    expression_end,
+    keyword,
+    split,
+)
+from exposr_tx.policy.words import NAME, NUMBER, OPEN, STRING, Word, edited
 
-__all__ = [
-    "OPERATORS",
-    "check_nested",
-    "every_body",
-    "expression_end",
-    "keyword",
-    "required",
-    "split",
-]
+__all__ = ["check_nested", "required"]
 
 _EQUAL: Final = ("==", "=")
-OPERATORS: Final = frozenset(
-    {*_EQUAL, "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
-)
 _COMPARISONS: Final = frozenset({*_EQUAL, "!=", "<", "<=", ">", ">=", "in"})
 _ARITHMETIC: Final = OPERATORS - _COMPARISONS
 _BAR: Final = frozenset({"|"})
@@ -80,53 +76,6 @@ def check_nested(path: str, words: Sequence[Word]) -> None:
                     f"{path}:{inner.line}: within {kind}, the embedded engine has no {what}; "
                     "move it into a function or a rule, and name that"
                 )
-
-
-def keyword(words: Sequence[Word], place: int) -> str:
-    """``not`` or ``every``; empty for all other words, ``input.not`` among them."""
-    word = words[place]
-    return word.text if word.text in ("not", "every") and not is_member(words, place) else ""
-
-
-def every_body(words: Sequence[Word], place: int) -> int:
-    """Where the body of an ``every`` opens: behind its domain, which may have braces as well."""
-    while place < len(words) - 1 and words[place].text != "in":
-        place += 1
-    place += 1
-    while place < len(words) - 1 and (words[place].text != "{" or not _ends(words, place)):
-        place = closing(words, place) + 1 if words[place].text in OPEN else place + 1
-    return place
-
-
-def _ends(words: Sequence[Word], place: int) -> bool:
-    """Whether a term ends before a place."""
-    before = words[place - 1]
-    return before.text in CLOSE or (before.kind != SIGN and before.text != "in")
-
-
-def expression_end(words: Sequence[Word], place: int) -> int:
-    """Where the expression that begins at a place is over."""
-    at = place
-    while at < len(words):
-        word = words[at]
-        if at > place:
-            before = words[at - 1]
-            goes_on = word.text in OPERATORS or before.text in OPERATORS or word.text == "("
-            if word.text in (";", "else", "if", "with", *CLOSE) or (word.first and not goes_on):
-                break
-        at = closing(words, at) + 1 if word.text in OPEN else at + 1
-    return at
-
-
-def split(words: Sequence[Word], at: frozenset[str]) -> list[Sequence[Word]]:
-    """The parts between words that stand outside of all brackets."""
-    parts, begin, place = [], 0, 0
-    while place < len(words):
-        if words[place].text in at and words[place].kind != STRING:
-            parts.append(words[begin:place])
-            begin = place + 1
-        place = closing(words, place) + 1 if words[place].text in OPEN else place + 1
-    return [part for part in [*parts, words[begin:]] if part]
 
 
 def _needed(words: Sequence[Word]) -> Iterator[Sequence[Word]]:

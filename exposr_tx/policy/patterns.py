@@ -9,9 +9,13 @@ that is worked out is when it is used, by the prelude.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["PATTERNS", "fault", "plain"]
+from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.words import STRING, Word, literal
+
+__all__ = ["PATTERNS", "check_pattern", "plain"]
 
 #: Functions to the place of the pattern among their arguments.
 PATTERNS: Final = {
@@ -42,7 +46,7 @@ def plain(backslash: str) -> str:
 _PLAIN: Final = re.compile(r"(?:" + plain(r"\\") + r"|[^\x00-\x7f](?![*+?{]))*")
 
 
-def fault(pattern: str) -> str:
+def _fault(pattern: str) -> str:
     """Why a pattern is not to be used; empty where it is plain."""
     matched = _PLAIN.match(pattern)
     rest = pattern[matched.end() if matched else 0 :]
@@ -53,3 +57,28 @@ def fault(pattern: str) -> str:
     except re.error as problem:
         return f"cannot take it: {problem}"
     return ""
+
+
+def check_pattern(where: str, name: str, arguments: Sequence[Sequence[Word]]) -> None:
+    """Refuse a regular expression that the engine would take for another one.
+
+    :param where: file and line of the call.
+    :param name: of the function, one of :data:`PATTERNS`.
+    :param arguments: the words of each; none where the function is named only.
+    :raises PolicyInvalid: with what to write.
+    """
+    pattern = arguments[PATTERNS[name]] if len(arguments) > PATTERNS[name] else ()
+    if len(pattern) != 1 or pattern[0].kind != STRING:
+        raise PolicyInvalid(
+            f"{where}: the pattern of {name} must be written out, with the embedded engine"
+        )
+    try:
+        why = _fault(literal(pattern[0]))
+    except ValueError as problem:
+        why = f"is no string: {problem}"
+    if why:
+        raise PolicyInvalid(
+            f"{where}: the embedded engine's regular expressions differ from "
+            f"Rego's: {pattern[0].text} {why}; write it with characters, groups, classes like "
+            r"[A-Za-z] and \d \w \s \b, or use lower() and contains()"
+        )

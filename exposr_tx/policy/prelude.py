@@ -25,10 +25,11 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from exposr_tx.policy.expressions import closing
 from exposr_tx.policy.patterns import plain
 from exposr_tx.policy.words import STRING, Word, edited, is_member, literal
 
-__all__ = ["DECODE_VERIFY", "PACKAGE", "PRELUDE", "PROVIDED", "closing", "rewritten"]
+__all__ = ["DECODE_VERIFY", "PACKAGE", "PRELUDE", "PROVIDED", "rewritten"]
 
 PACKAGE: Final = "exposr_tx_prelude"
 
@@ -286,16 +287,3 @@ def plain_string(word: Word) -> str:
         return json.dumps(literal(word), ensure_ascii=False)
     except ValueError:
         return word.text  # the engine will say what is wrong with it
-
-
-def closing(words: Sequence[Word], place: int) -> int:
-    """Where the bracket that opens at a place closes; the last word where it does not."""
-    depth = 0
-    for at in range(place, len(words)):
-        if words[at].text in ("(", "[", "{"):
-            depth += 1
-        elif words[at].text in (")", "]", "}"):
-            depth -= 1
-            if not depth:
-                return at
-    return len(words) - 1

@@ -9,39 +9,31 @@ is mentioned is all that an evaluation is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import check_differences, check_equality, ordered
 from exposr_tx.policy.document import ALL_FIELDS
+from exposr_tx.policy.expressions import closing, heads, split
 from exposr_tx.policy.failing import guarded
-from exposr_tx.policy.negation import check_nested, required, split
-from exposr_tx.policy.patterns import PATTERNS, fault
-from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, closing, rewritten
+from exposr_tx.policy.negation import check_nested, required
+from exposr_tx.policy.patterns import PATTERNS, check_pattern
+from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, rewritten
+from exposr_tx.policy.references import Reference, reference_at, references
+from exposr_tx.policy.replacements import check_replacements
 from exposr_tx.policy.somes import check_pairs, single
 from exposr_tx.policy.sources import Source
-from exposr_tx.policy.variables import Scope, heads, known, scopes
-from exposr_tx.policy.words import (
-    CLOSE,
-    KEYWORDS,
-    NAME,
-    OPEN,
-    SIGN,
-    STRING,
-    Word,
-    is_member,
-    literal,
-    words,
-)
+from exposr_tx.policy.variables import Scope, known, scopes
+from exposr_tx.policy.words import Word, words
 
 __all__ = ["Module", "check", "fields_of", "scan"]
 
-_COMMA: Final = frozenset({","})
 #: Where the names of built-in functions begin, those that the engine lacks included.
 _FAMILIES: Final = frozenset(
     {
@@ -51,26 +43,6 @@ _FAMILIES: Final = frozenset(
         "yaml",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """A dotted name: ``input.header["x"]`` is ``input``, ``header``, ``x``.
-
-    :ivar at: the place of its first word.
-    :ivar past: the place behind its last word.
-    :ivar known: whether all its parts are written out.
-    """
-
-    parts: tuple[str, ...]
-    line: int
-    at: int
-    past: int
-    known: bool
-
-    @property
-    def name(self) -> str:
-        return ".".join(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +110,7 @@ def scan(source: Source) -> Module:
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")
-    package = _reference(found, 1)
+    package = reference_at(found, 1)
     if package is None or not package.known:
         raise PolicyInvalid(f"{source.path}:1: the package needs a name, like auth.server")
     if package.name == PACKAGE:
@@ -146,13 +118,13 @@ def scan(source: Source) -> Module:
     module = Module(source.path, package.name, text)
     _imports(module, found)
     begins = set(heads(found))
-    _check_v1(module, found, begins)
+    check_bodies(source.path, found, begins)
     within = scopes(found)
     variables = known(within)
-    for reference in _references(found, package.past):
+    for reference in references(found, package.past):
         local = variables.get(reference.at, set())
         _judge(module, found, reference, reference.at in begins, local)
-    _check_with(module, found)
+    check_replacements(source.path, found)
     module.text = _mended(source.path, text, found, within)
     _enter(module, within, frozenset())
     return module
@@ -172,46 +144,6 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     return required(text, words(path, text))
-
-
-def _check_with(module: Module, found: list[Word]) -> None:
-    """Refuse ``with`` where the engine passes over it."""
-    for place, word in enumerate(found):
-        if word.text != "with" or is_member(found, place):
-            continue
-        target = _reference(found, place + 1)
-        value = found[target.past + 1 :][:2] if target else []
-        simple = bool(value) and value[0].kind != SIGN
-        goes_on = len(value) > 1 and value[1].glued and value[1].text not in (";", "}")
-        if (
-            target is None
-            or not target.known
-            or len(target.parts) < 2
-            or target.parts[0] not in ("input", "data")
-            or target.parts[1] in ("remote", "remote_ip")
-            or not simple
-            or goes_on
-        ):
-            raise PolicyInvalid(
-                f"{module.path}:{word.line}: with the embedded engine, `with` takes a field of the "
-                "input but remote and remote_ip, or a whole path below data, and a literal or a "
-                "variable; or write a function, and give it what differs"
-            )
-
-
-def _check_v1(module: Module, found: list[Word], heads: set[int]) -> None:
-    """Refuse a body without ``if``, which the engine would take: Rego before v1."""
-    depth, every = 0, False
-    for place, word in enumerate(found):
-        if place in heads:
-            every = False
-        every = every or word.text == "every"
-        if word.text == "{" and not depth and not every and not word.first:
-            before = found[place - 1]
-            value = before.kind != SIGN or before.text in CLOSE
-            if value and before.text not in ("if", "else", "in", "not", "contains"):
-                raise PolicyInvalid(f"{module.path}:{word.line}: a body needs if before it")
-        depth += (word.text in OPEN) - (word.text in CLOSE)
 
 
 def check(modules: Sequence[Module]) -> None:
@@ -289,7 +221,7 @@ def _imports(module: Module, found: list[Word]) -> None:
     for place, word in enumerate(found):
         if word.text != "import" or not word.first:
             continue
-        reference = _reference(found, place + 1)
+        reference = reference_at(found, place + 1)
         if reference is None or not reference.known:
             raise PolicyInvalid(f"{module.path}:{word.line}: what is imported needs a plain name")
         alias = reference.parts[-1]
@@ -299,57 +231,8 @@ def _imports(module: Module, found: list[Word]) -> None:
             module.aliases[alias] = reference.parts
 
 
-def _references(found: list[Word], place: int) -> Iterator[_Reference]:
-    while place < len(found):
-        word = found[place]
-        before, following = found[place - 1], found[min(place + 1, len(found) - 1)]
-        called = word.text == "contains" and following.text == "("
-        reference = _reference(found, place)
-        if reference is None or (word.text in KEYWORDS and not called):
-            place += 1
-        elif before.text == "import":
-            place = reference.past
-            if place + 1 < len(found) and found[place].text == "as":
-                place += 2
-        else:
-            if not (before.text == "." and word.glued):
-                yield reference
-            place = reference.past
-
-
-def _reference(found: list[Word], place: int) -> _Reference | None:
-    """The dotted name that begins at a place."""
-    if place >= len(found) or found[place].kind != NAME:
-        return None
-    first = found[place]
-    parts, known, past = [first.text], True, place + 1
-    while past + 1 < len(found) and found[past].glued:
-        sign, following = found[past], found[past + 1]
-        if sign.text == "." and following.kind == NAME:
-            parts.append(following.text)
-            past += 2
-        elif sign.text == "[":
-            closed = past + 2 < len(found) and found[past + 2].text == "]"
-            if not (following.kind == STRING and closed):
-                known = False
-                break
-            parts.append(_spelled(following))
-            past += 3
-        else:
-            break
-    return _Reference(tuple(parts), first.line, place, past, known)
-
-
-def _spelled(word: Word) -> str:
-    """What a string stands for; as it is where it stands for nothing, which the engine will say."""
-    try:
-        return literal(word)
-    except ValueError:
-        return word.text[1:-1]
-
-
 def _judge(
-    module: Module, found: list[Word], reference: _Reference, head: bool, local: Set[str]
+    module: Module, found: list[Word], reference: Reference, head: bool, local: Set[str]
 ) -> None:
     """Enter a reference into what is known of its module."""
     parts = reference.parts
@@ -358,7 +241,8 @@ def _judge(
     if called and following is not None and following.first:
         # Brackets on a line of their own; only what could be nothing but a function counts.
         called = parts[0] in _FAMILIES
-    arguments = _arguments(found, reference.past) if called else 0
+    given = _arguments(found, reference.past) if called else []
+    arguments = len(given)
     if head and not called:
         module.rules.add(parts[0])
         return
@@ -387,7 +271,7 @@ def _judge(
     ):
         module.calls.append(Call(".".join(full), reference.line, arguments if called else None))
         if module.calls[-1].name in PATTERNS:
-            _check_pattern(module, found, reference.past, module.calls[-1])
+            check_pattern(f"{module.path}:{reference.line}", module.calls[-1].name, given)
     elif full[0] == "data":
         module.paths.append((".".join(full), reference.line))
     elif full[0] != "input" and parts[0] not in local:
@@ -413,38 +297,9 @@ def _check_network(module: Module, network: str, line: int) -> None:
         ) from None
 
 
-def _check_pattern(module: Module, found: list[Word], place: int, call: Call) -> None:
-    """Refuse a regular expression that the engine would take for another one.
-
-    :param place: of the bracket that opens.
-    """
-    given = split(found[place + 1 : closing(found, place)], _COMMA) if call.arguments else []
-    pattern = given[PATTERNS[call.name]] if len(given) > PATTERNS[call.name] else []
-    if len(pattern) != 1 or pattern[0].kind != STRING:
-        raise PolicyInvalid(
-            f"{module.path}:{call.line}: the pattern of {call.name} must be written out, with the "
-            "embedded engine"
-        )
-    try:
-        why = fault(literal(pattern[0]))
-    except ValueError as problem:
-        why = f"is no string: {problem}"
-    if why:
-        raise PolicyInvalid(
-            f"{module.path}:{call.line}: the embedded engine's regular expressions differ from "
-            f"Rego's: {pattern[0].text} {why}; write it with characters, groups, classes like "
-            r"[A-Za-z] and \d \w \s \b, or use lower() and contains()"
-        )
-
-
-def _arguments(found: list[Word], place: int) -> int:
-    """How many arguments stand in the bracket that opens at a place."""
-    depth, count, end = 0, 0, closing(found, place)
-    for word in found[place + 1 : end]:
-        depth += (word.text in OPEN) - (word.text in CLOSE)
-        count += word.text == "," and not depth
-    # A comma may stand before the end.
-    return count + (end > place + 1 and found[end - 1].text != ",")
+def _arguments(found: list[Word], place: int) -> list[Sequence[Word]]:
+    """The arguments in the bracket that opens at a place."""
+    return split(found[place + 1 : closing(found, place)], frozenset({","}))
 
 
 def _defines(found: list[Word], place: int) -> bool:

@@ -15,9 +15,7 @@ from itertools import count
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
-from exposr_tx.policy.negation import OPERATORS, expression_end
-from exposr_tx.policy.prelude import closing
-from exposr_tx.policy.variables import opening
+from exposr_tx.policy.expressions import OPERATORS, closing, expression_end, opening
 from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, Word, edited, is_member
 
 __all__ = ["check_pairs", "single"]

@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from exposr_tx.policy.negation import every_body, expression_end, keyword
-from exposr_tx.policy.prelude import closing
+from exposr_tx.policy.expressions import (
+    closing,
+    comprehension,
+    every_body,
+    expression_end,
+    heads,
+    keyword,
+    opening,
+)
 from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word, is_member
 
-__all__ = ["Scope", "called", "comprehension", "heads", "known", "opening", "scopes"]
+__all__ = ["Scope", "known", "scopes"]
 
-#: After one of these a line goes on, whatever the next begins with.
-_CONTINUED: Final = ("if", ":=", "=", "==", "else", "|", "&", "+", "-", "*", "/")
 #: What may stand between the names of a declaration.
 _PATTERN: Final = (",", "[", "]", "{", "}", ":")
 #: What a reference is made of besides names.
@@ -51,19 +56,6 @@ class Scope:
     last: bool = False
     loose: list[Word] = field(default_factory=list)
     hiding: list[Word] = field(default_factory=list)
-
-
-def heads(found: Sequence[Word]) -> Iterator[int]:
-    """The places of words that begin a rule: first on their line, outside of all brackets."""
-    depth, statement = 0, ""
-    for place, word in enumerate(found):
-        before = found[place - 1] if place else word
-        statement = before.text if before.first else statement
-        continued = statement != "import" and before.text in _CONTINUED
-        begins = (word.first and word.text not in KEYWORDS) or before.text == "default"
-        if word.kind == NAME and not depth and begins and not continued:
-            yield place
-        depth += (word.text in OPEN) - (word.text in CLOSE)
 
 
 def scopes(found: Sequence[Word]) -> list[Scope]:
@@ -170,19 +162,6 @@ def _is_any_key(found: Sequence[Word], place: int) -> bool:
     return [word.text for word in found[place - 1 : place + 2]] == ["[", "_", "]"]
 
 
-def comprehension(found: Sequence[Word], place: int) -> int:
-    """Where the ``|`` of the comprehension that opens at a place is; 0 where there is none."""
-    word, before = found[place], found[place - 1]
-    index = word.glued and (before.text in CLOSE or before.kind == NAME)
-    if word.text not in ("[", "{") or before.text == "if" or index:
-        return 0
-    end = closing(found, place)
-    at = place + 1
-    while at < end and found[at].text != "|":
-        at = closing(found, at) + 1 if found[at].text in OPEN else at + 1
-    return at if at < end else 0
-
-
 def _values(found: Sequence[Word], places: Sequence[int], scope: Scope) -> None:
     """Enter into a scope what words that follow each other say of its variables.
 
@@ -259,28 +238,6 @@ def _is_operand(found: Sequence[Word], place: int, some: bool, bar: int) -> bool
         found[past].text if past < len(found) else "",
     }
     return bool(signs & _WORKED_OUT) or ("in" in signs and not some)
-
-
-def opening(found: Sequence[Word], place: int) -> int:
-    """Where the bracket opens that closes at a place."""
-    depth = 0
-    for at in range(place, 0, -1):
-        depth += (found[at].text in CLOSE) - (found[at].text in OPEN)
-        if not depth:
-            return at
-    return 0
-
-
-def called(found: Sequence[Word], place: int) -> str:
-    """The name of what is called by the bracket that opens at a place; empty where nothing is."""
-    begin = place
-    while (
-        begin
-        and found[begin].glued
-        and (found[begin - 1].kind == NAME or found[begin - 1].text == ".")
-    ):
-        begin -= 1
-    return "".join(word.text for word in found[begin:place])
 
 
 def _is_walked(found: Sequence[Word], place: int) -> bool:

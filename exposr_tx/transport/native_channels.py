@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from exposr_tx.addresses import unwrapped
+from exposr_tx.addresses import tcp_address, unwrapped
 from exposr_tx.errors import LocalProtocolError, StreamLimit, TunnelNotFound, UpstreamGone
 from exposr_tx.interfaces import Origin
 from exposr_tx.interfaces import Tls as OriginTls
@@ -186,8 +186,8 @@ class NativeChannels(Streams):
         tls, peer = metadata.tls, metadata.peer
         origin = Origin(
             metadata.kind,
-            self.get_peer() if peer is None else _tcp(peer),
-            host=None if metadata.host is None else _tcp(metadata.host),
+            self.get_peer() if peer is None else tcp_address(*peer),
+            host=None if metadata.host is None else tcp_address(*metadata.host),
             tls=None if tls is None else OriginTls(tls.sni, tls.version),
         )
         try:
@@ -283,11 +283,6 @@ NativeChannels.acts = {
     GoingAway: NativeChannels._going_away,
     Opened: NativeChannels._opened,
 }
-
-
-def _tcp(address: tuple[str, int]) -> IAddress:
-    host, port = address
-    return IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
 
 
 def _address(told: IAddress | None) -> tuple[str, int] | None:

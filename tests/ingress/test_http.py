@@ -162,6 +162,15 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(fields[b"host"], b"shop.internal")
         self.assertEqual(fields[b"origin"], b"http://shop.internal")
 
+    def test_target_on_loopback(self) -> None:
+        """Whether a target calls itself localhost or by an address, at its port it is meant."""
+        vhost = replace(self.visit.routes.vhost, target=(b"http", b"localhost:3000"))
+        self.visit.routes.vhost = replace(vhost, host_header=b"localhost:3000")
+        for name in (b"localhost", b"127.0.0.1", b"[::1]"):
+            self.assertEqual(self.sent_to(b"http://%b:3000/b" % name), b"https://demo.test/b")
+            self.assertEqual(self.sent_to(b"http://%b:9/b" % name), b"http://%b:9/b" % name)
+        self.assertEqual(self.sent_to(b"http://127.0.0.2:3000/"), b"http://127.0.0.2:3000/")
+
     def test_target_that_gets_the_visitors_host(self) -> None:
         """It need not know of TLS, nor that its port is not the tunnel's."""
         self.show(None)

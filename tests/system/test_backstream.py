@@ -83,6 +83,8 @@ class JsonClient:
         self.joined = self.visitor.answer()
         if self.joined.status == 101:
             assert self.joined.fields[b"sec-websocket-accept"] == accept_key(key)
+        else:
+            self.visitor.close()
 
     def read(self) -> dict[str, Any]:
         """The next message."""
