@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import unittest
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -528,9 +529,12 @@ class PageTests(Inspected):
         def sent() -> int:
             return sum(request.startswith(b"GET /held ") for request in self.raw.requests)
 
+        def more_than(count: int) -> bool:
+            return sent() > count
+
         for replays in (1, 2):
             page.hold("r", 5)
-            wait_until(lambda expected=replays: sent() > expected, "the replay")
+            wait_until(partial(more_than, replays), "the replay")
             page.wait_for("document.querySelector('#details').innerText.includes('replay of')")
         self.assertEqual(sent(), 3)
 
