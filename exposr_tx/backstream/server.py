@@ -118,7 +118,10 @@ def door(address: Address) -> Door:
     try:
         found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
     except OSError as problem:
-        raise ExposrError(f"--addr: {host!r} is no address of this machine: {problem}") from None
+        raise ExposrError(
+            f"--addr: {host!r} is no address of this machine ({problem}); give one that "
+            f"is, or only :{address.port} for all"
+        ) from None
     addresses = [str(entry[4][0]) for entry in found]
     # As there: of both kinds, IPv4 comes first.
     chosen = next((one for one in addresses if ":" not in one), addresses[0])
@@ -167,7 +170,8 @@ def logging(options: CommandOptions) -> tuple[Log, LogOutput]:
         output = log_output(options["log-output"])
     except OSError as problem:
         raise ExposrError(
-            f"--log-output {options['log-output']!r}: cannot be written: {problem.strerror}"
+            f"--log-output {options['log-output']!r}: cannot be written: {problem.strerror}; "
+            "name a file in a folder that exists and that may be written to"
         ) from None
     text = options["log-format"] == "text"
     return Log(output.write, options["log-level"], text, bool(options["log-stack"])), output

@@ -147,5 +147,5 @@ def account_in(path: str, option: str) -> StoredAccount:
         raise BadInput(f"{option} {path!r}: cannot be read: {error}") from None
     number = next((line for line in lines if line and not line.startswith("#")), "")
     if not number:
-        raise BadInput(f"{option} {path!r}: holds no account number")
+        raise BadInput(f"{option} {path!r}: holds no account number; write it on a line of its own")
     return StoredAccount(number)

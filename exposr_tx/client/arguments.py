@@ -42,7 +42,7 @@ class ConnectArguments:
         elif len(head) > 1:
             target = rest.pop()
         if rest and looks_like_target(rest[0]) and ":" in rest[0]:
-            raise BadInput(f"two targets: {target!r} and {rest[0]!r}")
+            raise BadInput(f"two targets: {target!r} and {rest[0]!r}; give one")
         chosen = [pair for pair in pairs if pair.key not in ("target-url", "ingress-http-host")]
         for pair in pairs:
             if pair.key == "target-url":

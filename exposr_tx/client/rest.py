@@ -254,14 +254,19 @@ class RestClient:
             raise ServerUnreachable(f"the server {self.server} answers {status}; try again later")
         if code == "TUNNEL_NOT_FOUND" or detail == "no_such_tunnel":
             raise ServerRefusal(
-                "the account has no such tunnel (TUNNEL_NOT_FOUND)",
+                "the account has no such tunnel (TUNNEL_NOT_FOUND); make it with: exposr tunnel "
+                "create, or see what there is with: exposr tunnel list",
                 "TUNNEL_NOT_FOUND",
                 status,
                 detail,
             )
         if detail == "ingress_administratively_disabled":
             raise ServerRefusal(
-                "the server does not run this kind of ingress", code, status, detail
+                "the server does not run this kind of ingress; leave it out, or ask its operator "
+                "for it (--ingress)",
+                code,
+                status,
+                detail,
             )
         if code == "BAD_INPUT" and (wrong := _WRONG_NAME.match(detail)):
             raise ServerRefusal(

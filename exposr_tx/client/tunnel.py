@@ -36,7 +36,7 @@ async def check_known(rest: RestClient, tunnel: Tunnel, wanted: Sequence[Change]
     """Raise an error that names the first setting that the server does not know."""
     ours = [change.key for change in wanted if change.ours]
     if ours and not await rest.is_ours(tunnel):
-        raise ExposrError(f"this server does not know the setting {ours[0]}")
+        raise ExposrError(f"this server does not know the setting {ours[0]}; leave it out")
 
 
 async def apply(rest: RestClient, tunnel_id: str, change: Change) -> Tunnel:

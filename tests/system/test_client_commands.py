@@ -249,7 +249,8 @@ class ConnectTests(SynchronousTestCase):
         )
         client = Client(self, server, f"tcp://127.0.0.1:{self.target.port}")
         port = int(client.wait_for_line(r"Ingress TCP: tcp://localhost:(\d+)")[1])
-        self.assertEqual(Visitor(port).get().status, 200)
+        with Visitor(port) as visitor:
+            self.assertEqual(visitor.get().status, 200)
 
     def test_no_public_address(self) -> None:
         """Where nothing leads to the tunnel its user is told, with what would help."""
