@@ -329,6 +329,8 @@ class VisitorConnection(Protocol):
         self._exchange = None
         self.transport.unregisterProducer()
         self._holding = False
+        if self.own is not None:
+            self.own.close()
         rest = self._parser.take_rest()
         self._resume()
         # The transport holds on to this object; what it knows of requests, 3 KB, is not needed.

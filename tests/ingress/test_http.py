@@ -246,6 +246,16 @@ class ForwardingTests(SynchronousTestCase):
         self.challenge(self.visit.visitor())
         self.assertTrue(self.visit.target.disconnecting)
 
+    def test_known_and_then_a_websocket(self) -> None:
+        """Who goes on with a websocket makes no more requests: his target's connection ends."""
+        self.challenge(self.wire)
+        known = self.visit.target
+        self.send(UPGRADE % b"demo.test")
+        self.visit.target.protocol.dataReceived(WebsocketTests.ACCEPT)
+        self.assertIn(b" 101 ", self.wire.taken())
+        self.assertTrue(known.disconnecting)
+        self.assertFalse(self.visit.target.disconnecting)
+
     def test_credentials_of_a_request(self) -> None:
         """Other schemes say who has sent one request, and leave the connection to all."""
         self.send(GET[:-2] + b"Authorization: Basic ntlm\r\n\r\n")
