@@ -41,7 +41,7 @@ _NUMBERS: Final = frozenset(
             f"data.{PACKAGE}.indexof_of",
             "round",
             "strings.count",
-            "to_number",
+            f"data.{PACKAGE}.to_number_of",
         ),
         *("time.now_ns", "time.parse_duration_ns", "units.parse", "units.parse_bytes"),
     }

@@ -17,7 +17,7 @@ from exposr_tx.interfaces import Question
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-__all__ = ["ALL_FIELDS", "FIELDS", "MAX_KEPT", "PASSING", "Reading", "completed"]
+__all__ = ["ALL_FIELDS", "FIELDS", "MAX_KEPT", "PASSING", "Reading", "completed", "unlike"]
 
 
 def _path(question: Question) -> str:
@@ -272,3 +272,37 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("path"), str):
         found.setdefault("raw_path", given["path"])
     return found
+
+
+def unlike(given: Mapping[str, Any]) -> list[str]:
+    """What no server gives, of an input that a person wrote down."""
+    found = [
+        f"no input has a field {name!r}; it has {', '.join(sorted(FIELDS - {'within'}))}"
+        for name in given.keys() - FIELDS
+    ]
+    for name in sorted(FIELDS & given.keys()):
+        value, form = given[name], "a string"
+        good = isinstance(value, str)
+        if name in ("remote_port", "time"):
+            form, good = "a whole number", type(value) is int
+        elif name == "header":
+            form = 'an object of strings, as {"Content-Type": "text/plain"}'
+            good = _is_object(value, canonical, lambda text: isinstance(text, str))
+        elif name in ("headers", "query"):
+            spelled = str.lower if name == "headers" else str
+            form = 'an object of lists of strings, as {"a": ["b"]}'
+            form += ", names in lower case" if name == "headers" else ""
+            good = _is_object(value, spelled, _is_texts)
+        if not good:
+            found.append(f"the input's {name} is always {form}")
+    return found
+
+
+def _is_object(value: Any, spelled: Callable[[str], str], is_value: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(
+        name == spelled(name) and is_value(item) for name, item in value.items()
+    )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

@@ -14,7 +14,8 @@ Calls of it are rewritten before a module is compiled.
 - ``sum`` and ``product`` of what are no numbers are false to the engine, and ``max``, ``min``
   and ``sort`` compare numbers by their digits, and of several types find any; ``sort`` leaves a set
   as it is, and ``concat`` does not sort it; nothing is found at 0 by ``indexof``, and replaced
-  without end by ``replace``; ``format_int`` gives negative numbers another form (tried).
+  without end by ``replace``; ``format_int`` gives negative numbers another form; ``to_number``
+  takes ``"0x10"`` and ``" 1"``, and its ``"-0"`` is not 0, so there it has none (tried).
 - ``urlquery.decode``: the engine leaves ``+`` as it is.
 - ``base64.is_valid``: the engine's does not look at how the text is filled up.
 """
@@ -46,7 +47,7 @@ REGEX_MATCH: Final = f"data.{PACKAGE}.regex_match"
 _LOOKING: Final = {
     **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
     "replace": 3,
-    **dict.fromkeys(("max", "min", "product", "sort", "sum"), 1),
+    **dict.fromkeys(("max", "min", "product", "sort", "sum", "to_number"), 1),
 }
 #: What is here, by the number of arguments.
 PROVIDED: Final = {
@@ -210,6 +211,11 @@ concat_of(between, values) := concat(between, sort([value | some value in values
 unmarshal(text) := value if {{ value := [json.unmarshal(text)][0] }} else := unknown(text) if {{
     json.is_valid(text)
 }}
+
+to_number_of(text) := [to_number(text)][0] if {{
+    not regex.match(`^-[0.]+([eE].*)?$`, text)
+    regex.match(`^[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?$`, text)
+}} else := [to_number(text)][0] if not is_string(text)
 
 indexof_of(text, part) := indexof(text, part) if part != ""
 indexof_n_of(text, part) := indexof_n(text, part) if part != ""

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Outline
-from exposr_tx.policy.document import Reading, completed
+from exposr_tx.policy.document import Reading, completed, unlike
 from exposr_tx.policy.process import REMEDY, EngineDied, Process, start
 from exposr_tx.policy.scan import scan
 from exposr_tx.policy.sources import Source, read_sources
@@ -68,7 +68,7 @@ def _tried(
         for module in map(scan, sources):
             fields = ", ".join(sorted(map(_told, module.fields))) or "nothing"
             out.write(f"{module.path}: package {module.package}; reads {fields}\n")
-        for line in reading.warnings:
+        for line in (*reading.warnings, *unlike(given)):
             out.write(f"warning: {line}\n")
         out.write(f"input: {json.dumps(read, ensure_ascii=False, sort_keys=True)}\n")
         try:
@@ -86,8 +86,9 @@ def _tried(
 
 def _input(path: str) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8-sig")
         given = json.loads(text)
+        json.dumps(given, ensure_ascii=False).encode()  # half a character is none
     except (OSError, ValueError, RecursionError) as problem:
         raise PolicyInvalid(f"{path}: is no JSON that can be read: {problem}") from None
     if not isinstance(given, dict):

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from exposr_tx.policy.expressions import (
+    called,
     closing,
     comprehension,
     every_body,
@@ -241,7 +242,11 @@ def _is_operand(found: Sequence[Word], place: int, some: bool, bar: int) -> bool
 
 
 def _is_walked(found: Sequence[Word], place: int) -> bool:
-    return "walk" in [word.text for word in found[max(0, place - 12) : place]]
+    """Whether the bracket that opens at a place is an argument of ``walk``."""
+    at = place - 1
+    while at > 0 and found[at].text not in OPEN:
+        at = opening(found, at) - 1 if found[at].text in CLOSE else at - 1
+    return called(found, at) == "walk"
 
 
 def _is_name(found: Sequence[Word], place: int) -> bool:

@@ -402,7 +402,10 @@ class TrialTests(SynchronousTestCase):
         self.assertEqual((status, json.loads(out)["allow"]), (0, True))
         status, out, _ = self.run_trial(SERVER, {"path": "/b"})
         self.assertEqual((status, json.loads(out)["outcome"]), (1, "denied"))
-        for text, given in ((SERVER, "[]"), (SERVER, "{"), ("package p\nallow if f(1)", "{}")):
+        for text, given in (
+            *((SERVER, given) for given in ("[]", "{", '{"path": "\\ud800"}', "[" * 9999)),
+            ("package p\nallow if f(1)", "{}"),
+        ):
             status, out, err = self.run_trial(text, given)
             self.assertEqual((status, out, err[:8]), (2, "", "exposr: "))
 
@@ -417,6 +420,22 @@ class TrialTests(SynchronousTestCase):
         self.assertIn("the rule allow holds", out)
         _, out, _ = self.run_trial(text, {}, True)
         self.assertIn("auth.server.third: undefined\n", out)
+
+    def test_unlike(self) -> None:
+        """--explain tells of what no server would give, and of nothing else."""
+        for given, line in (
+            ({"input": {"path": "/"}}, "no input has a field 'input'; it has account, "),
+            ({"remote_port": "80"}, "the input's remote_port is always a whole number"),
+            ({"header": {"content-type": "a"}}, "the input's header is always an object of str"),
+            ({"header": {"Content-Type": 5}}, "the input's header is always an object of str"),
+            ({"headers": {"Content-Type": ["a"]}}, "the input's headers is always an object of l"),
+            ({"query": "a=b"}, "the input's query is always an object of lists"),
+            ({"path": None}, "the input's path is always a string"),
+        ):
+            _, out, _ = self.run_trial(SERVER, given, True)
+            self.assertIn(f"warning: {line}", out)
+        usual = {"path": "/", "time": 1, "headers": {"x-a": ["b"]}, "query": {"A": ["b", ""]}}
+        self.assertNotIn("warning", self.run_trial(SERVER, usual, True)[1])
 
     def test_explain_how_long(self) -> None:
         """--explain tells how long a decision holds."""
