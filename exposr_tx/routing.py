@@ -55,6 +55,7 @@ class VirtualHosts:
         self._port = parts.port
         self._suffix = parts.hostname or ""
         self._known: dict[str, tuple[Tunnel, VirtualHost]] = {}
+        tunnels.watch(lambda tunnel_id, old, new: self._forget(tunnel_id))
 
     def find(self, host: str) -> VirtualHost | Deferred[VirtualHost] | None:
         """The tunnel that a host names; None where the host is not ours.
@@ -80,8 +81,14 @@ class VirtualHosts:
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         vhost = self.of(tunnel)
-        self._known[f"{tunnel.id}.{self._suffix}"] = (tunnel, vhost)
+        self._known[self._host(tunnel.id)] = (tunnel, vhost)
         return vhost
+
+    def _forget(self, tunnel_id: str) -> None:
+        self._known.pop(self._host(tunnel_id), None)
+
+    def _host(self, tunnel_id: str) -> str:
+        return f"{tunnel_id}.{self._suffix}"
 
     def of(self, tunnel: Tunnel) -> VirtualHost:
         """What ingress must know of a tunnel."""
@@ -98,7 +105,7 @@ class VirtualHosts:
             header = target[1] if target is not None else None
         else:
             header = None if mode == "preserve" else mode.encode("ascii", "replace")
-        public = _authority(self._scheme, f"{tunnel.id}.{self._suffix}", self._port)
+        public = _authority(self._scheme, self._host(tunnel.id), self._port)
         return VirtualHost(
             tunnel.id,
             tunnel.http.enabled and (self._guarded or not tunnel.policy),

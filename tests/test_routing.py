@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from exposr_tx.errors import TooManyConnections, TunnelNotConnected, TunnelNotFound
-from exposr_tx.interfaces import IUpstream, Origin
+from exposr_tx.interfaces import IUpstream, Origin, VirtualHost
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.storage.memory import MemoryStorage
 from exposr_tx.tunnels import Change, Tunnels
@@ -90,6 +91,20 @@ class VirtualHostsTests(SynchronousTestCase):
         self.made(host_header="other.test", target_url="tcp://a.test:1")
         vhost = self.find("demo.tun.example")
         self.assertEqual((vhost.host_header, vhost.target), (b"other.test", None))
+
+    def test_removed(self) -> None:
+        """Nothing is kept of a tunnel that is gone, however many come and go."""
+        making = self.tunnels.put("fleeting", "ACCOUNT", Change(http_enabled=True))
+        self.successResultOf(Deferred.fromCoroutine(making))
+
+        def kept() -> int:
+            found = (o for o in gc.get_objects() if isinstance(o, VirtualHost))
+            return sum(vhost.tunnel_id == "fleeting" for vhost in found)
+
+        self.assertTrue(self.find("fleeting.tun.example").enabled)
+        self.assertEqual(kept(), 1)
+        self.successResultOf(Deferred.fromCoroutine(self.tunnels.delete("fleeting", "ACCOUNT")))
+        self.assertEqual(kept(), 0)
 
     def test_api_host(self) -> None:
         """The API's own host goes to the API; with it, unknown hosts are nobody's."""

@@ -37,10 +37,6 @@ def watch(name: str, command: Command, environ: Mapping[str, str], out: TextIO, 
             assert isinstance(command, Replay)
             return _replay(inspected, command, out)
         return _logs(inspected, command, out, err)
-    except BrokenPipeError:
-        # Who reads has seen enough; what is left in the buffer is nobody's.
-        sys.stdout = None
-        return SUCCESS
     except ExposrError as error:
         err.write(f"exposr: {_safe(str(error))}\n")
         return _status(error)

@@ -218,6 +218,24 @@ class TerminalTests(Inspected):
         self.assertEqual(logs.stop(signal.SIGINT), 0)
         self.assertEqual(logs.err, [])
 
+    def test_into_head(self) -> None:
+        """Whoever reads may stop, as head does: nothing is said about it."""
+        self.get(b"/head")
+        self.find("/head")
+        for words in (["logs"], ["logs", "--json"], ["logs", "--follow"]):
+            reading, writing = os.pipe()
+            os.close(reading)
+            ran = subprocess.run(
+                [sys.executable, "-c", Client.script, *words],
+                env=environ({"XDG_RUNTIME_DIR": self.home}),
+                cwd=temporary_folder(self),
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+            )
+            os.close(writing)
+            self.assertEqual((ran.returncode, ran.stderr), (1, b""))
+
     def test_replay_is_exact(self) -> None:
         """A replay is the same request, to the byte; it is recorded too."""
         self.pass_through(
