@@ -351,7 +351,7 @@ class Exchange:
             if response is not None and response.keep_alive and self.complete and self.pooled:
                 if target.bound or response.binds or self.request.binds:
                     self._keep(target)
-                elif self._early:
+                elif self._early or (self._status >= 400 and self.request.length != 0):
                     # It may not have read the body: that would begin the next visitor's request.
                     target.close()
                 else:

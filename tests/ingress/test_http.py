@@ -432,6 +432,22 @@ class ExpectTests(SynchronousTestCase):
                 visit.visitor().protocol.dataReceived(GET)
                 self.assertEqual(len(visit.targets.wires), streams, (head, answers))
 
+    def test_a_target_that_takes_no_bodies(self) -> None:
+        """One that refuses a request with a body may have left that where it was, all of it though
+        it had come; one that refuses a request without serves the next visitor."""
+        refused = OK.replace(b"200 OK", b"501 No")
+        post = GET.replace(b"GET", b"POST")[:-2] + b"Content-Length: 2\r\n\r\nhi"
+        for request, answer, streams in (
+            (post, refused, 2),
+            (post, OK, 1),
+            (GET, refused, 1),
+        ):
+            visit = Visit()
+            visit.visitor().protocol.dataReceived(request)
+            visit.target.protocol.dataReceived(answer)
+            visit.visitor().protocol.dataReceived(GET)
+            self.assertEqual(len(visit.targets.wires), streams, (request, answer))
+
 
 class RefusalTests(SynchronousTestCase):
     """Requests that no target gets, and targets that do not answer."""
