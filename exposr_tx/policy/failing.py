@@ -135,6 +135,7 @@ def _may_fail(found: Sequence[Word], begin: int, end: int) -> bool:
         literal = word.text in OPEN and not _ends_term(found, place)
         if literal and not comprehension(found, place):
             calls = calls or any(_is_call(found, at) for at in range(place, past))
+            calls = calls or (word.text == "(" and _may_fail(found, place + 1, past - 1))
         calls = calls or _is_call(found, place)
         place = past
     return calls and not looked_up
