@@ -12,7 +12,6 @@ turn costs 6 µs, which here is a place in a list.
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,7 +20,7 @@ from weakref import WeakKeyDictionary, ref
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import Connection, Port, Server
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,10 +28,8 @@ from zope.interface import implementer
 __all__ = [
     "FIRST_SIZE",
     "READ_SIZE",
-    "Accepted",
+    "Reader",
     "Rounds",
-    "accept_in_rounds",
-    "keep_alive",
     "rounds_of",
 ]
 
@@ -52,12 +49,6 @@ DEAR: Final = 0.005
 ROUND: Final = 32
 #: Rounds before the reactor has its turn with everything else.
 ROUNDS: Final = 4
-
-#: Seconds of silence after which a peer is asked whether it is there, seconds between two
-#: questions, and how many may stay unanswered. Who has vanished, or has closed while his
-#: half-closed connection was kept for an answer, is found out in two minutes; by the system's
-#: figures, in hours.
-KEEPALIVE: Final = (60, 15, 4)
 
 _log = Logger()
 
@@ -98,6 +89,12 @@ class Reader:
             self._rounds.forget(self.fd)
             for name in ("startReading", "stopReading", "_reader"):
                 vars(self.transport).pop(name, None)
+
+    def leave(self) -> None:
+        """Watch it no more as it is closed when the round is over: the system does the rest."""
+        if self.reading:
+            self.reading = False
+            self._rounds.left()
 
     def receive_much(self, data: bytes) -> None:
         """Receive what may be dear, and see how much that may be the next time.
@@ -202,6 +199,10 @@ class Rounds:
     def unwatch(self, fd: int) -> None:
         assert self._epoll is not None
         self._epoll.unregister(fd)
+        self.left()
+
+    def left(self) -> None:
+        """Count that a connection is watched no more."""
         self._watched -= 1
         if not self._watched:
             self._attach(False)
@@ -303,60 +304,3 @@ def rounds_of(reactor: Any) -> Rounds:
     if rounds is None:
         rounds = _rounds[reactor] = Rounds(reactor)
     return rounds
-
-
-class Accepted(Server):
-    """An accepted connection that is read in rounds from its beginning.
-
-    It has TCP_NODELAY and its keep-alive from its listening socket. That, and not to be
-    handed from the reactor to the rounds first, makes 15 µs less for each.
-    """
-
-    _reader: Reader | None = None
-
-    @property
-    def peer_host(self) -> str:
-        """The peer's host, without an address to be made for it."""
-        return str(self.client[0])
-
-    def startReading(self) -> None:
-        if self._reader is None:
-            rounds = rounds_of(self.reactor)
-            self._reader = Reader(rounds, self, self.fileno(), self.protocol.dataReceived)
-        self._reader.start()
-
-    def stopReading(self) -> None:
-        if self._reader is not None:
-            self._reader.stop()
-
-
-class _Arrivals(Reader):
-    """A listening port: what there is to read are connections."""
-
-    __slots__ = ()
-
-    def __init__(self, rounds: Rounds, port: Any) -> None:
-        super().__init__(rounds, port, port.fileno(), lambda _: port.doRead())
-        self.recv = lambda _: b"."
-
-
-def keep_alive(connection: socket.socket, figures: tuple[int, int, int]) -> None:
-    """Let the system find out whether the peer's host is still there.
-
-    :param figures: as :data:`KEEPALIVE`.
-    """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-    for name, value in zip(names, figures, strict=True):
-        connection.setsockopt(socket.IPPROTO_TCP, name, value)
-
-
-def accept_in_rounds(port: Any) -> None:
-    """Let a listening TCP port be read in rounds, and what it accepts be :class:`Accepted`; other
-    ports stay as they are."""
-    rounds = rounds_of(port.reactor) if type(port) is Port else None
-    if rounds is not None and rounds.possible:
-        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(port.socket, KEEPALIVE)
-        port.transport = Accepted
-        rounds.take(_Arrivals(rounds, port))

@@ -36,11 +36,11 @@ from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from exposr_tx.addresses import host_port
+from exposr_tx.arrivals import accept_in_rounds
 from exposr_tx.draining import Draining
 from exposr_tx.errors import ExposrError
 from exposr_tx.lead import lead
 from exposr_tx.logs import LogOutput
-from exposr_tx.rounds import accept_in_rounds
 
 __all__ = ["Building", "Door", "ServerService", "close_all", "tcp_door"]
 

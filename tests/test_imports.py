@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "exposr_tx"
 EVERYWHERE = {"errors", "interfaces"}
 SERVER_EDGE = {"tap", "service", "draining", "server_options"}
 SERVER = {
-    *("accesslog", "accounts", "addresses", "admission", "api", "bodies", "deadlines", "direct"),
-    *("ingress", "inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet", "rounds"),
-    *("routing", "splice", "storage", "transport", "tunnels", "wire"),
+    *("accesslog", "accounts", "addresses", "admission", "api", "arrivals", "bodies", "deadlines"),
+    *("direct", "ingress", "inmemory", "lead", "logs", "memory", "monotonic", "policy", "quiet"),
+    *("rounds", "routing", "splice", "storage", "transport", "tunnels", "wire"),
 }
 OPTIONS = {"option_values", "options"}
 #: Room to the rooms that it may import besides.
@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "addresses": set(),
     "bodies": set(),
     "deadlines": set(),
-    "direct": {"rounds"},
+    "arrivals": {"rounds"},
+    "direct": {"arrivals", "rounds"},
     "inmemory": set(),
     "rounds": set(),
     "lead": {"rounds"},
@@ -44,8 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "policy": {"bodies", "direct", "rounds"},
     "routing": {"addresses", "tunnels"},
     "admission": {"policy", "routing", "tunnels"},
-    "transport": {"addresses", "wire", "splice", "direct", "rounds"},
-    "ingress": {"addresses", "wire", "splice", "deadlines", "direct", "rounds"},
+    "transport": {"addresses", "arrivals", "wire", "splice", "direct", "rounds"},
+    "ingress": {"addresses", "arrivals", "wire", "splice", "deadlines", "direct", "rounds"},
     "quiet": set(),
     "api": {"accounts", "addresses", "tunnels", "routing", "inmemory", "quiet"},
     "inspection": {"wire"},
@@ -57,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "policy_options": OPTIONS,
     "server_options": OPTIONS | {"policy_options"},
     "draining": set(),
-    "service": {"addresses", "draining", "lead", "logs", "rounds"},
+    "service": {"addresses", "arrivals", "draining", "lead", "logs"},
     "tap": SERVER | SERVER_EDGE,
     "backstream": SERVER
     | SERVER_EDGE - {"tap"}
@@ -133,9 +134,10 @@ class ImportTests(SynchronousTestCase):
     def test_splice_and_deadlines(self) -> None:
         """What moves bytes for every room knows no room, no error and no interface of ours."""
         for room, path, tree in modules():
-            if room in ("splice", "deadlines", "direct", "rounds"):
+            if room in ("splice", "deadlines", "arrivals", "direct", "rounds"):
                 ours = {name for name in imported(tree) if name.startswith(ITSELF)}
-                self.assertEqual(ours - {f"{ITSELF}.direct", f"{ITSELF}.rounds"}, set(), path)
+                each_other = {f"{ITSELF}.{name}" for name in ("arrivals", "direct", "rounds")}
+                self.assertEqual(ours - each_other, set(), path)
 
     def test_libraries(self) -> None:
         """Klein stays in the API and the inspector, autobahn in the websocket transport."""

@@ -22,9 +22,9 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from exposr_tx.arrivals import accept_in_rounds
 from exposr_tx.errors import ExposrError, StreamLimit, TunnelNotConnected, UpstreamGone
 from exposr_tx.interfaces import IAccessLog, IUpstream, Origin
-from exposr_tx.rounds import accept_in_rounds
 from exposr_tx.splice import Side, Splice
 
 __all__ = ["TCPIngress"]

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.addresses import tcp_address, unwrapped
+from exposr_tx.arrivals import Accepted
 from exposr_tx.deadlines import NEVER
 from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.errors import ExposrError, RemoteProtocolError
@@ -25,7 +26,6 @@ from exposr_tx.ingress.stall import Stall
 from exposr_tx.ingress.targets import TargetConnection
 from exposr_tx.ingress.trust import Visitor, host_text, tls_of
 from exposr_tx.interfaces import Origin, Question, VirtualHost
-from exposr_tx.rounds import Accepted
 from exposr_tx.wire.http1 import End, Event, Request, RequestParser
 
 if TYPE_CHECKING:

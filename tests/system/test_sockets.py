@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import tempfile
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.arrivals import Accepted, accept_in_rounds
 from exposr_tx.direct import close_directly, read_directly, writer_of
 from exposr_tx.lead import lead
-from exposr_tx.rounds import FIRST_SIZE, Accepted, accept_in_rounds, rounds_of
+from exposr_tx.rounds import FIRST_SIZE, rounds_of
 from tests.system.harness import PATIENCE
 
 
@@ -278,6 +280,79 @@ class RoundsTests(SocketTests):
                 reactor.removeReader(rounds_of(reactor))
                 rounds_of(reactor).connectionLost(Failure(ConnectionLost()))
                 assert protocol.lost is not None
+
+
+class Failing(Protocol):
+    """Fails when its connection is made."""
+
+    def connectionMade(self) -> None:
+        raise ValueError("a protocol that fails to begin")
+
+
+class Particular(Collecting):
+    """Takes some connections only: turns the first one away, and fails with two."""
+
+    turns = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.turns += 1
+        self.host = addr.host
+        if self.turns == 1:
+            return None
+        if self.turns == 2:
+            raise ValueError("a factory that fails")
+        return Failing() if self.turns == 3 else super().buildProtocol(addr)
+
+
+class ArrivalTests(SocketTests):
+    """Connections that are accepted in rounds, on every reactor."""
+
+    def test_not_taken(self) -> None:
+        """Who is turned away, or whose protocol cannot be made, is closed; the next one is not."""
+        for reactor in self.reactors():
+            for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+                factory = Particular()
+                port = reactor.listenTCP(0, factory, interface=host)
+                accept_in_rounds(port)
+                peers = [socket.socket(family) for _ in range(4)]
+                for peer in peers:
+                    self.addCleanup(peer.close)
+                    peer.connect((host, port.getHost().port))
+                while not factory.transports:
+                    reactor.iterate(0.01)
+                reactor.iterate(0.01)
+                self.assertEqual([peer.recv(1) for peer in peers[:2]], [b"", b""])
+                self.assertRaises(ConnectionResetError, peers[2].recv, 1)
+                self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+                self.assertEqual(factory.host, host)
+                transport = factory.transports[0]
+                writer_of(transport)(b"hello")
+                self.assertEqual(peers[3].recv(100), b"hello")
+                self.assertEqual(transport.getPeer().host, host)
+                self.assertIn(host, repr(transport))
+                port.stopListening()
+
+    def test_no_descriptors(self) -> None:
+        """Without a descriptor left for it, a connection is refused, and the next ones are not."""
+        for reactor in self.reactors():
+            factory = Collecting()
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            accept_in_rounds(port)
+            waiting, served = socket.socket(), socket.socket()
+            waiting.connect(("127.0.0.1", port.getHost().port))
+            waiting.settimeout(PATIENCE)
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (served.fileno(), limits[1]))
+            try:
+                for _ in range(5):
+                    reactor.iterate(0.01)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            self.assertEqual(factory.protocols, [])
+            self.assertEqual(waiting.recv(1), b"")
+            waiting.close()
+            self.connect(reactor, served, port, factory)
+            self.assertEqual(len(factory.protocols), 1)
 
 
 class LeadTests(SocketTests):

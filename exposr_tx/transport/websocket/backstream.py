@@ -17,10 +17,10 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from exposr_tx.arrivals import keep_alive
 from exposr_tx.direct import socket_of
 from exposr_tx.errors import Draining, ExposrError, TooManyFailures, TunnelNotFound
 from exposr_tx.interfaces import CloseCode, ITakeover, Origin
-from exposr_tx.rounds import keep_alive
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.connection import Lost
 from exposr_tx.transport.websocket.client import ClientFactory, ClientProtocol
