@@ -34,9 +34,11 @@ class Beats:
     def __repr__(self) -> str:
         return f"<Beats {sum(len(calls) for _, calls in self._waiting.values())} waiting>"
 
-    def add(self, clock: IReactorTime, delay: float, call: Callable[[], object]) -> int:
-        """Call once, at the last beat before ``delay`` seconds are over; gives the beat."""
-        now = clock.seconds()
+    def add(self, clock: IReactorTime, now: float, delay: float, call: Callable[[], object]) -> int:
+        """Call once, at the last beat before ``delay`` seconds are over; gives the beat.
+
+        :param now: the clock's seconds.
+        """
         beat = int((now + delay) / TOGETHER)
         waiting = self._waiting.get(beat)
         if waiting is None:

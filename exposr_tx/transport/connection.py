@@ -46,6 +46,9 @@ class MessageConnection(Protocol):
     def send_now(self, message: bytes) -> None:
         """One message that holds all there is to say for now: it need not wait for others."""
 
+    def send_same(self, message: bytes) -> None:
+        """A short message, as :meth:`send_now`, that many connections send at the same time."""
+
     def ping(self, payload: bytes) -> None:
         """Queue a ping; its answer is told by the session's ``pong_received``."""
 

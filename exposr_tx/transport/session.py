@@ -319,18 +319,19 @@ class Session:
             self.replied(len(event.message))
 
     def _ping(self, payload: bytes) -> None:
-        assert isinstance(self._mux, NativeMux)
-        frame = self._mux.ping(_PING_START + payload)
+        assert self._batch is not None
+        frame = NativeMux.ping(payload if len(payload) == 8 else _PING_START + payload)
         if self._batch:  # what was sent before goes before
             self._batch.send(frame)
         else:
-            self.connection.send_now(frame)
+            self.connection.send_same(frame)
 
     def _ponged(self, event: Ponged) -> None:
-        if event.payload.startswith(_PING_START):
-            self.pong_received(event.payload[len(_PING_START) :])
-            assert isinstance(self._mux, NativeMux)
-            self._mux.delay = self.delay
+        payload = event.payload
+        counted = payload.startswith(_PING_START)
+        self.pong_received(payload[len(_PING_START) :] if counted else payload)
+        assert isinstance(self._mux, NativeMux)
+        self._mux.delay = self._liveness.delay
 
     def _peer_goes(self) -> None:
         if self._on_going is not None:

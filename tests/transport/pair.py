@@ -106,6 +106,9 @@ class Link:
     def send_now(self, message: bytes) -> None:
         self.send(message)
 
+    def send_same(self, message: bytes) -> None:
+        self.send(message)
+
     def ping(self, payload: bytes) -> None:
         self.outbox.append(("ping", payload))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,13 +19,16 @@ class BeatsTests(SynchronousTestCase):
         self.beats = Beats()
         self.called: list[str] = []
 
+    def add(self, delay: float, call: Callable[[], object]) -> int:
+        return self.beats.add(self.clock, self.clock.seconds(), delay, call)
+
     def call(self, name: str) -> None:
         self.called.append(name)
 
     def test_together(self) -> None:
         """Who asks within a moment is called at once with others, by one timer, and once."""
         for name in ("a", "b", "c"):
-            self.beats.add(self.clock, 6.0, lambda name=name: self.call(name))  # type: ignore[misc]
+            self.add(6.0, lambda name=name: self.call(name))  # type: ignore[misc]
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.clock.advance(6.0 - 2 * TOGETHER)
         self.assertEqual(self.called, [])
@@ -36,18 +41,18 @@ class BeatsTests(SynchronousTestCase):
         """The beat is not after the time that was asked for, however short that is."""
         for delay in (0.0, 0.01, TOGETHER, 1.0):
             due = self.clock.seconds() + delay
-            self.beats.add(self.clock, delay, lambda due=due: self.call(str(due)))  # type: ignore[misc]
+            self.add(delay, lambda due=due: self.call(str(due)))  # type: ignore[misc]
             self.clock.advance(delay)
             self.assertEqual(self.called[-1:], [str(due)])
 
     def test_removed(self) -> None:
         """Who is removed is not called; where nobody is left the timer goes, too."""
         first, second = (lambda: self.call("first")), (lambda: self.call("second"))
-        beats = [self.beats.add(self.clock, 6.0, call) for call in (first, second)]
+        beats = [self.add(6.0, call) for call in (first, second)]
         self.beats.remove(beats[0], first)
         self.clock.advance(6.0)
         self.assertEqual(self.called, ["second"])
-        beat = self.beats.add(self.clock, 6.0, first)
+        beat = self.add(6.0, first)
         self.beats.remove(beat, first)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.beats.remove(beat, first)  # a second time is no error
@@ -60,7 +65,7 @@ class BeatsTests(SynchronousTestCase):
             raise ValueError("as it must")
 
         for call in (fail, lambda: self.call("one"), lambda: self.call("two")):
-            self.beats.add(self.clock, 6.0, call)
+            self.add(6.0, call)
         self.clock.advance(6.0)
         self.assertEqual(sorted(self.called), ["fails", "one", "two"])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

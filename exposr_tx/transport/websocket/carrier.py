@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.websocket.protocol import WebSocketProtocol
@@ -46,6 +47,11 @@ _OF_HANDSHAKE: Final = (
 _OPEN: Final = WebSocketProtocol.STATE_OPEN
 _CLOSED: Final = WebSocketProtocol.STATE_CLOSED
 _CONNECTING: Final = WebSocketProtocol.STATE_CONNECTING
+
+
+@lru_cache(maxsize=4)
+def _framed(message: bytes) -> bytes:
+    return frame_head(len(message), False) + message
 
 
 class Carrier:
@@ -176,6 +182,13 @@ class Carrier:
     def send_now(self, message: bytes) -> None:
         """One message, given to the socket where nothing waits before it."""
         self._send(message, b"", 0)
+
+    def send_same(self, message: bytes) -> None:
+        """As above; where no mask makes it another one each time, its frame is made once."""
+        if not self.peer_masks:
+            self._send(message, b"", 0)
+        elif self.state == _OPEN:
+            self._write_directly(_framed(message))
 
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """One message, in one frame."""

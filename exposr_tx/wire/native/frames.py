@@ -9,6 +9,7 @@ eight bytes, big-endian, and a payload::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from json import JSONDecoder, JSONEncoder
 from struct import Struct
 from typing import Any, Final, NoReturn
@@ -83,6 +84,12 @@ _pack_credit = Struct(">III").pack
 def frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
     """A whole frame."""
     return pack_head(kind << 24 | len(payload), channel) + payload
+
+
+@lru_cache(maxsize=4)
+def ping(payload: bytes) -> bytes:
+    """PING. Ten thousand peers are sent the same one, at the same time."""
+    return frame(PING, 0, payload)
 
 
 def credit(channel: int, size: int) -> bytes:

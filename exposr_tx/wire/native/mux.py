@@ -320,11 +320,12 @@ class NativeMux(Intake):
 
     # Output: the connection ------------------------------------------------
 
-    def ping(self, payload: bytes) -> bytes:
+    @staticmethod
+    def ping(payload: bytes) -> bytes:
         """PING with eight bytes, which Ponged brings back."""
         if len(payload) != 8:
             raise LocalProtocolError(f"a ping has 8 bytes, not {len(payload)}")
-        return frames.frame(frames.PING, 0, payload)
+        return frames.ping(payload)
 
     def goaway(self, code: GoAwayCode, reason: str = "") -> bytes:
         """GOAWAY; streams that the peer opens from now on are reset with GOING_AWAY."""
