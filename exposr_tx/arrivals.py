@@ -8,6 +8,9 @@ server for one.
 
 from __future__ import annotations
 
+import errno
+import math
+import resource
 import socket
 from typing import Any, Final
 
@@ -28,6 +31,9 @@ AT_ONCE: Final = 32
 #: half-closed connection was kept for an answer, is found out in two minutes; by the system's
 #: figures, in hours.
 KEEPALIVE: Final = (60, 15, 4)
+#: What ``accept`` says when there are no descriptors left, and seconds until that is told again.
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+TOLD_AGAIN: Final = 60.0
 #: As a number: as a member of its enumeration it is looked up each time, 0.8 µs.
 _STREAM: Final = int(socket.SOCK_STREAM)
 
@@ -115,7 +121,7 @@ class Accepted(Server):
 class _Arrivals(Reader):
     """A listening port: what there is to read are connections."""
 
-    __slots__ = ("_accept", "_family")
+    __slots__ = ("_accept", "_family", "_told")
 
     def __init__(self, rounds: Rounds, port: Any) -> None:
         super().__init__(rounds, port, port.fileno(), lambda _: self._accept_all())
@@ -123,6 +129,7 @@ class _Arrivals(Reader):
         # What ``accept`` is made of, without asking the socket for its family and type.
         self._accept = port.socket._accept
         self._family = int(port.socket.family)
+        self._told = -math.inf
 
     def _accept_all(self) -> None:
         accept, family = self._accept, self._family
@@ -131,10 +138,24 @@ class _Arrivals(Reader):
                 fd, client = accept()
             except BlockingIOError:
                 return
-            except OSError:
-                self.transport.doRead()  # Twisted knows what to do without descriptors
+            except OSError as error:
+                if error.errno in NO_DESCRIPTORS:
+                    self._tell(error)
+                self.transport.doRead()  # Twisted refuses them then, and does not spin
                 return
             self._welcome(socket.socket(family, _STREAM, 0, fd), client)
+
+    def _tell(self, error: OSError) -> None:
+        now = self.transport.reactor.seconds()
+        if now >= self._told:
+            self._told = now + TOLD_AGAIN
+            _log.warn(
+                "connections are refused: {reason}. {limit} files may be open: raise that, by "
+                "LimitNOFILE= of a systemd unit or ulimit -n of a shell.",
+                event="no-descriptors",
+                reason=error.strerror,
+                limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
 
     def _welcome(self, connection: socket.socket, client: tuple[Any, ...]) -> None:
         """One that fails is none of the others' business."""

@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.pollreactor import PollReactor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -333,7 +334,11 @@ class ArrivalTests(SocketTests):
                 port.stopListening()
 
     def test_no_descriptors(self) -> None:
-        """Without a descriptor left for it, a connection is refused, and the next ones are not."""
+        """Without a descriptor left for it, a connection is refused, and the next ones are not; the
+        log tells so once, and what to do."""
+        events = list[LogEvent]()
+        globalLogPublisher.addObserver(events.append)  # type: ignore[arg-type]
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)  # type: ignore[arg-type]
         for reactor in self.reactors():
             factory = Collecting()
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -350,6 +355,9 @@ class ArrivalTests(SocketTests):
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             self.assertEqual(factory.protocols, [])
             self.assertEqual(waiting.recv(1), b"")
+            (told,) = [formatEvent(e) for e in events if e.get("event") == "no-descriptors"]
+            self.assertIn(f"{served.fileno()} files may be open: raise that", told)
+            events.clear()
             waiting.close()
             self.connect(reactor, served, port, factory)
             self.assertEqual(len(factory.protocols), 1)
