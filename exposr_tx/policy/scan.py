@@ -23,8 +23,8 @@ from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.expressions import closing, heads, split
 from exposr_tx.policy.failing import guarded
 from exposr_tx.policy.negation import check_nested, required
-from exposr_tx.policy.patterns import PATTERNS, check_pattern
-from exposr_tx.policy.prelude import DECODE_VERIFY, PACKAGE, PROVIDED, rewritten
+from exposr_tx.policy.patterns import PATTERNS, check_glob, check_pattern
+from exposr_tx.policy.prelude import DECODE_VERIFY, GLOB_MATCH, PACKAGE, PROVIDED, rewritten
 from exposr_tx.policy.references import Reference, reference_at, references
 from exposr_tx.policy.replacements import check_replacements
 from exposr_tx.policy.somes import check_pairs, single
@@ -43,6 +43,7 @@ _FAMILIES: Final = frozenset(
         "yaml",
     }
 )
+_BRACKETS: Final = "a function cannot be called through brackets; write its name with dots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,18 +270,20 @@ def _judge(
         and parts[0] not in local
         and parts[0] not in module.aliases
     ):
+        where = f"{module.path}:{reference.line}"
         module.calls.append(Call(".".join(full), reference.line, arguments if called else None))
         if module.calls[-1].name in PATTERNS:
-            check_pattern(f"{module.path}:{reference.line}", module.calls[-1].name, given)
+            check_pattern(where, module.calls[-1].name, given)
+        elif module.calls[-1].name in ("glob.match", GLOB_MATCH):
+            check_glob(where, given)
+        if module.calls[-1].name in HAVE and _has_brackets(found, reference):
+            raise PolicyInvalid(f"{where}: {_BRACKETS}")
     elif full[0] == "data":
         module.paths.append((".".join(full), reference.line))
     elif full[0] != "input" and parts[0] not in local:
         module.names.append((parts[0], reference.line))
     if not reference.known and _called_by_bracket(found, reference.past):
-        raise PolicyInvalid(
-            f"{module.path}:{reference.line}: a function cannot be called through brackets; "
-            "write its name with dots"
-        )
+        raise PolicyInvalid(f"{module.path}:{reference.line}: {_BRACKETS}")
 
 
 def _field(parts: tuple[str, ...]) -> str:
@@ -306,6 +309,11 @@ def _defines(found: list[Word], place: int) -> bool:
     """Whether what follows the bracket that opens here makes it the head of a function."""
     past = closing(found, place) + 1
     return past < len(found) and found[past].text in (":=", "=", "if", "{")
+
+
+def _has_brackets(found: list[Word], reference: Reference) -> bool:
+    """Whether a part of a name stands in brackets: what is to be rewritten would not be found."""
+    return any(word.text == "[" for word in found[reference.at : reference.past])
 
 
 def _called_by_bracket(found: list[Word], place: int) -> bool:
