@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
@@ -50,7 +49,7 @@ class Compiled:
     """
 
     def __init__(self, sources: Sequence[Source], only: Sequence[int] = ()) -> None:
-        modules = [_scanned(source) for source in sources]
+        modules = [scan(source) for source in sources]
         check(modules)
         self.modules = [modules[number] for number in only] or modules
         self.outline = Outline(
@@ -96,10 +95,3 @@ class Compiled:
         except EvaluationFailed:
             return FAILED
         return DENIED if value is UNDEFINED else verdict(value)
-
-
-def _scanned(source: Source) -> Module:
-    try:
-        return scan(source)
-    except RecursionError:
-        raise PolicyInvalid(f"{source.path}: brackets are nested too deeply") from None

@@ -69,6 +69,14 @@ class ScanTests(SynchronousTestCase):
         self.assertIn("p.rego:4: ", self.refusal("\n# http.send()\nallow if not http.send({})"))
         self.assertIn("show the server's environment", self.refusal("allow if opa.runtime()"))
 
+    def test_depth(self) -> None:
+        """Brackets within brackets have a limit, which says what to do; to read on would take
+        long."""
+        for bracket in ("[]", "()", "{}"):
+            read(f"x := {bracket[0] * 100}{bracket[1] * 100}")
+            said = self.refusal(f"\nx := {bracket[0] * 101}{bracket[1] * 101}")
+            self.assertRegex(said, r"^p\.rego:3: brackets are nested more than 100 deep; give ")
+
     def test_unknown(self) -> None:
         """A function that nobody defines is refused: a slip of the pen must not open the door."""
         for text in (
