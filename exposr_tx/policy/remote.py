@@ -25,6 +25,7 @@ from twisted.web.client import (
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     RequestTransmissionFailed,
+    ResponseFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
@@ -252,7 +253,7 @@ class RemotePolicies:
             response: IResponse = await self._web.request(b"POST", url, self._headers, Body(body))
         except ConnectingCancelledError:
             raise CancelledError from None
-        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
+        except (ResponseFailed, RequestTransmissionFailed) as problem:
             if any(reason.check(CancelledError) for reason in problem.reasons):
                 raise CancelledError from None  # it is over: to be asked again helps nobody
             raise

@@ -16,7 +16,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._newclient import TransportProxyProducer
-from twisted.web.client import ResponseDone, ResponseNeverReceived
+from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
@@ -53,12 +53,16 @@ class Response:
 
 @implementer(IAgent)
 class Web:
-    """Keeps requests; what they are answered with comes from the test."""
+    """Keeps requests; what they are answered with comes from the test.
+
+    :ivar cut: what becomes of a request that is cancelled.
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[bytes, bytes, dict[str, Any]]] = []
         self.waiting: list[Deferred[Any]] = []
         self.cancelled = 0
+        self.cut: type[ResponseFailed] = ResponseNeverReceived
 
     def request(
         self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
@@ -73,7 +77,7 @@ class Web:
     def _cancel(self, deferred: Deferred[Any]) -> None:
         # As Twisted's does where the request has been sent.
         self.cancelled += 1
-        deferred.errback(ResponseNeverReceived([Failure(CancelledError())]))
+        deferred.errback(self.cut([Failure(CancelledError())]))
 
 
 class RemoteTests(SynchronousTestCase):
@@ -170,6 +174,10 @@ class RemoteTests(SynchronousTestCase):
         self.clock.advance(BUDGET)
         self.assertEqual(self.successResultOf(asked).outcome, "timeout")
         self.assertEqual((len(self.web.requests), self.web.cancelled), (1, 1))
+        self.web.cut = ResponseFailed  # of its head something has come
+        asked = self.ask()
+        self.clock.advance(BUDGET)
+        self.assertEqual(self.successResultOf(asked).outcome, "timeout")
         body, begun = self.ask(), Response(b"{", 200, None)
         self.web.waiting[-1].callback(begun)
         self.clock.advance(BUDGET)
