@@ -12,7 +12,7 @@ from exposr_tx.options import EnvironOptions
 __all__ = ["FLAGS", "LISTS", "check", "parameters"]
 
 #: What only makes sense with ``--policy-url``.
-_REMOTE: Final = ("policy-cache", "policy-package")
+_REMOTE: Final = ("policy-cache", "policy-package", "policy-token-file")
 #: What only makes sense with either.
 _JUDGING: Final = frozenset({"policy-raw-paths", "policy-timeout"})
 _PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -37,6 +37,13 @@ def _paths(text: str) -> tuple[str, ...]:
     if not all(paths):
         raise ValueError("must name files or folders, none of them empty")
     return paths
+
+
+def _file(text: str) -> str:
+    """A file. Passed over, an empty one would have the agent deny everybody."""
+    if not text.strip():
+        raise ValueError("must name a file")
+    return text
 
 
 def _package(text: str) -> str:
@@ -79,6 +86,13 @@ def parameters(short: str | None) -> list[list[Any]]:
             (),
             "With --policy-url, a package that a tunnel may choose; may be repeated.",
             comma_list(_package),
+        ],
+        [
+            "policy-token-file",
+            None,
+            None,
+            "With --policy-url, a file with the bearer token that the agent asks for.",
+            _file,
         ],
     ]
 

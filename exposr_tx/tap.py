@@ -358,9 +358,9 @@ def makeService(options: Options) -> ServerService:
     except ExposrError as problem:
         raise SystemExit(f"twistd exposr: {problem}") from None
     try:
-        policies = open_policies(options, reactor, time.time)
+        policies = open_policies(options, options.given, reactor, time.time)
     except PolicyInvalid as problem:
-        raise SystemExit(f"twistd exposr: {options.given['policy']}: {problem}") from None
+        raise SystemExit(f"twistd exposr: {problem}") from None
 
     def build(doors: Sequence[Door]) -> Rooms:
         entries = [door for door in doors if "ingress" in door.roles]

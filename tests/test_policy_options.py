@@ -31,6 +31,8 @@ class PolicyOptionsTests(SynchronousTestCase):
             (["--policy="], "--policy '': must name files or folders"),
             (["--policy=a", "--policy", " "], "--policy 'a, ': must name files or folders"),
             (["--policy-cache=1"], "--policy-cache '1': needs --policy-url"),
+            (["--policy-token-file=/t"], "--policy-token-file '/t': needs --policy-url"),
+            (["--policy-token-file= "], "--policy-token-file ' ': must name a file"),
             (["--policy-package=office"], "--policy-package 'office': needs --policy-url"),
             (["--policy-url=http://u:p@h/"], "//[redacted]@h/': must have no user in it"),
             (["--policy-url=http://h/?a"], "--policy-url 'http://h/?a': must be a URL like"),

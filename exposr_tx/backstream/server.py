@@ -147,9 +147,9 @@ def service(
     collect_rarely()
     use_monotonic_time(reactor)
     try:
-        policies = open_policies(options, reactor, time.time)
+        policies = open_policies(options, options.given, reactor, time.time)
     except PolicyInvalid as problem:
-        raise ExposrError(f"{options.given['policy']}: {problem}") from None
+        raise ExposrError(str(problem)) from None
     return ServerService(
         reactor,
         [door(options["addr"])],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -40,14 +40,14 @@ def error_answer(
     body: bool = True,
     detail: str = "",
     retry_after: int = 0,
-    fields: Iterable[tuple[bytes, bytes]] = (),
+    fields: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """A whole response ``{"error": code}``.
 
     :param body: False for an answer to HEAD.
     :param detail: a sentence for people, in ``field``.
     :param retry_after: seconds, where they are known better than by the status.
-    :param fields: more header fields.
+    :param fields: more header fields, or others in place of Cache-Control and Retry-After.
     """
     content = {"error": code, "request_id": request_id}
     if detail:
@@ -57,10 +57,12 @@ def error_answer(
         b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Error")),
         b"Content-Type: application/json; charset=utf-8\r\n",
         b"Content-Length: %d\r\n" % len(payload),
-        b"Cache-Control: no-store\r\n",
     ]
+    names = {name.lower() for name, _ in fields}
+    if b"cache-control" not in names:
+        lines.append(b"Cache-Control: no-store\r\n")
     retry_after = retry_after or _RETRY_AFTER.get(status, 0)
-    if retry_after:
+    if retry_after and b"retry-after" not in names:
         lines.append(b"Retry-After: %d\r\n" % retry_after)
     lines += [b"%b: %b\r\n" % pair for pair in fields]
     if close:

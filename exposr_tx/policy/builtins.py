@@ -12,8 +12,9 @@ from typing import Final
 __all__ = ["CHANGING", "HAVE", "remedy"]
 
 
-#: Functions that the engine has, each tried by a test, by the number of their arguments. With
-#: another number the engine gives undefined, or ends the process (tried).
+#: Functions that the engine has, and that it or the prelude gets right, each tried by a test, by
+#: the number of their arguments. With another number the engine gives undefined, or ends the
+#: process (tried).
 _BY_ARGUMENTS: Final = {
     0: ("time.now_ns"),
     1: (
@@ -22,10 +23,9 @@ _BY_ARGUMENTS: Final = {
         "crypto.sha1 crypto.sha256 floor glob.quote_meta hex.decode hex.encode intersection "
         "io.jwt.decode is_array is_boolean is_null is_number is_object is_set is_string "
         "json.is_valid json.marshal json.unmarshal lower max min object.keys object.union_n "
-        "product regex.is_valid round semver.is_valid sort strings.reverse sum time.clock "
-        "time.date time.parse_duration_ns time.weekday to_number trim_space type_name union "
-        "units.parse units.parse_bytes upper urlquery.decode "
-        "urlquery.encode urlquery.encode_object uuid.parse uuid.rfc4122"
+        "product round sort strings.reverse sum time.clock time.date time.parse_duration_ns "
+        "time.weekday to_number trim_space type_name union units.parse units.parse_bytes upper "
+        "urlquery.decode urlquery.encode uuid.parse uuid.rfc4122"
     ),
     2: (
         "array.concat bits.and bits.lsh bits.or bits.rsh bits.xor concat contains "
@@ -35,7 +35,7 @@ _BY_ARGUMENTS: Final = {
         "io.jwt.verify_rs256 json.filter json.patch json.remove numbers.range object.filter "
         "object.remove object.subset object.union regex.match regex.split split sprintf "
         "startswith strings.any_prefix_match strings.any_suffix_match strings.count "
-        "strings.replace_n time.diff trim trim_left trim_prefix trim_right trim_suffix walk"
+        "trim trim_left trim_prefix trim_right trim_suffix walk"
     ),
     3: (
         "array.slice glob.match numbers.range_step object.get "
@@ -58,6 +58,9 @@ _REMEDIES: Final = {
     ),
     "net.": "of its family only net.cidr_contains is there",
     "rand.": "a decision must not be a matter of luck; remove it",
+    "regex.is_valid": "regex.match takes what is plain only",
+    "strings.replace_n": "call replace() for each",
+    "time.diff": "subtract one time from the other, in nanoseconds",
     "urlquery.decode_object": "input.query has what is in the query",
     "io.jwt.": "verify with io.jwt.decode_verify",
 }

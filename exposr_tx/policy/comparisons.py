@@ -15,6 +15,7 @@ from collections.abc import Sequence, Set
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
+from exposr_tx.policy.arguments import wary
 from exposr_tx.policy.expressions import OPERATORS, called, closing, comprehension, opening
 from exposr_tx.policy.prelude import PACKAGE
 from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
@@ -33,17 +34,11 @@ _ARITHMETIC: Final = ("+", "*", "/", "%")
 #: Functions that give numbers, or fail.
 _NUMBERS: Final = frozenset(
     {
+        *("abs", "count", "strings.count", "time.now_ns", "units.parse", "units.parse_bytes"),
         *(
-            "abs",
-            "ceil",
-            "count",
-            "floor",
-            f"data.{PACKAGE}.indexof_of",
-            "round",
-            "strings.count",
-            f"data.{PACKAGE}.to_number_of",
+            f"data.{PACKAGE}.{wary(name)}"
+            for name in ("ceil", "floor", "indexof", "round", "time.parse_duration_ns", "to_number")
         ),
-        *("time.now_ns", "time.parse_duration_ns", "units.parse", "units.parse_bytes"),
     }
 )
 #: Fields of the input that are numbers.
@@ -78,11 +73,15 @@ def _bars(found: Sequence[Word]) -> Set[int]:
 
 
 def check_differences(path: str, found: Sequence[Word]) -> None:
-    """Refuse ``-`` beside other operators of sets."""
+    """Refuse ``-`` beside other operators of sets, and before 0."""
     bars = _bars(found)
     for place, word in enumerate(found):
         if word.kind != SIGN or word.text != "-":
             continue
+        if [following.text for following in found[place + 1 : place + 2]] == ["0"]:
+            raise PolicyInvalid(
+                f"{path}:{word.line}: to the embedded engine -0 is not 0; leave the sign out"
+            )
         at, end = _begin(found, place, bars), _end(found, place, bars)
         while at < end:
             if found[at].text in ("&", "|"):

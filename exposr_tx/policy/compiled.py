@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
-from exposr_tx.policy.prelude import PACKAGE, PRELUDE
+from exposr_tx.policy.prelude import PACKAGE, prelude
 from exposr_tx.policy.scan import Module, check, fields_of, scan
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.verdict import DENIED, FAILED, NO_PACKAGE, verdict
@@ -50,7 +49,7 @@ class Compiled:
     """
 
     def __init__(self, sources: Sequence[Source], only: Sequence[int] = ()) -> None:
-        modules = [_scanned(source) for source in sources]
+        modules = [scan(source) for source in sources]
         check(modules)
         self.modules = [modules[number] for number in only] or modules
         self.outline = Outline(
@@ -72,8 +71,8 @@ class Compiled:
         return self.reading.warnings
 
     def _with_prelude(self) -> list[Module]:
-        asks = any(f"data.{PACKAGE}." in module.text for module in self.modules)
-        return [*self.modules, Module(PACKAGE, PACKAGE, PRELUDE)] if asks else self.modules
+        text = prelude(module.text for module in self.modules)
+        return [*self.modules, Module(PACKAGE, PACKAGE, text)] if text else self.modules
 
     def rules(self, package: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What each rule of a package gives for an input: to explain a decision, not to make it."""
@@ -96,10 +95,3 @@ class Compiled:
         except EvaluationFailed:
             return FAILED
         return DENIED if value is UNDEFINED else verdict(value)
-
-
-def _scanned(source: Source) -> Module:
-    try:
-        return scan(source)
-    except RecursionError:
-        raise PolicyInvalid(f"{source.path}: brackets are nested too deeply") from None

@@ -15,7 +15,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.words import STRING, Word, literal
 
-__all__ = ["PATTERNS", "check_pattern", "plain"]
+__all__ = ["GLOB", "PATTERNS", "check_glob", "check_pattern", "plain"]
 
 #: Functions to the place of the pattern among their arguments.
 PATTERNS: Final = {
@@ -41,6 +41,17 @@ def plain(backslash: str) -> str:
         rf"|\[\^?(?:[A-Za-z0-9 (){{}}^${_SIGNS}]|{backslash}{_MARKED})+\])"
     )
 
+
+#: What patterns of ``glob.match`` may be made of: the engine takes other classes for something
+#: else, and escaped brackets.
+GLOB: Final = (
+    r"(?:[A-Za-z0-9 _/.,:;%=&~#'!<>@|()$^+*?{}-]|[^ -~]|\\[*?]"
+    r"|\[!?(?:[A-Za-z0-9]-[A-Za-z0-9]|[A-Za-z0-9_./:@~ ]+)\])*"
+)
+#: Texts in which a pattern that matches nothing between two characters does so somewhere.
+_SAMPLES: Final = ("", "a", " ", "a b", "  ")
+#: In what is put in place of a match: groups, but those whose name would go on.
+_REPLACEMENT: Final = re.compile(r"(?:[^$]|\$\$|\$[0-9](?![A-Za-z0-9_]))*")
 
 #: Characters beyond ASCII are several to the engine: they are taken as they are, or not at all.
 _PLAIN: Final = re.compile(r"(?:" + plain(r"\\") + r"|[^\x00-\x7f](?![*+?{]))*")
@@ -76,9 +87,50 @@ def check_pattern(where: str, name: str, arguments: Sequence[Sequence[Word]]) ->
         why = _fault(literal(pattern[0]))
     except ValueError as problem:
         why = f"is no string: {problem}"
+    if not why and name == "regex.replace" and len(arguments) > 2:
+        _check_replacement(where, arguments[2])
+    if not why and name != "regex.match" and _may_be_empty(literal(pattern[0])):
+        why = f"matches nothing at all as well, which {name} takes for something else"
     if why:
         raise PolicyInvalid(
             f"{where}: the embedded engine's regular expressions differ from "
             f"Rego's: {pattern[0].text} {why}; write it with characters, groups, classes like "
             r"[A-Za-z] and \d \w \s \b, or use lower() and contains()"
         )
+
+
+def _may_be_empty(pattern: str) -> bool:
+    """Whether a pattern may match where there is nothing: the engine finds that once more, or
+    without end (tried)."""
+    compiled = re.compile(pattern)
+    return any(
+        found.start() == found.end() for text in _SAMPLES for found in compiled.finditer(text)
+    )
+
+
+def _check_replacement(where: str, words: Sequence[Word]) -> None:
+    """Refuse what the engine would put in place of a match where Rego puts something else."""
+    text = literal(words[0]) if len(words) == 1 and words[0].kind == STRING else "$"
+    if not _REPLACEMENT.fullmatch(text):
+        raise PolicyInvalid(
+            f"{where}: what regex.replace puts there must be written out, with the embedded "
+            "engine, and have no $ but those of $$ and of $0 to $9, not before a letter or digit"
+        )
+
+
+def check_glob(where: str, arguments: Sequence[Sequence[Word]]) -> None:
+    """Refuse a pattern that is written down and that the prelude would not take.
+
+    :raises PolicyInvalid: with what to write.
+    """
+    pattern = arguments[0] if arguments else ()
+    if len(pattern) == 1 and pattern[0].kind == STRING:
+        try:
+            good = re.fullmatch(GLOB, literal(pattern[0]))
+        except ValueError:
+            return  # the engine will say what is wrong with it
+        if not good:
+            raise PolicyInvalid(
+                f"{where}: the embedded engine takes {pattern[0].text} for another pattern than "
+                "Rego does; write it with characters, * ? {a,b}, and classes like [a-z] or [abc]"
+            )

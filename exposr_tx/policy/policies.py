@@ -23,6 +23,7 @@ from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import MAX_KEPT, Reading
 from exposr_tx.policy.process import start
 from exposr_tx.policy.sources import read_sources, signature
+from exposr_tx.policy.token import TokenFile
 from exposr_tx.policy.verdict import FAILED
 from exposr_tx.policy.workers import load
 
@@ -259,16 +260,17 @@ class Policies:
 
 
 def open_policies(
-    options: Mapping[str, Any], reactor: Any, now: Callable[[], float]
+    options: Mapping[str, Any], given: Mapping[str, str], reactor: Any, now: Callable[[], float]
 ) -> AnyPolicies | None:
     """Policies for a server that is about to start; None where there are none.
 
     :param options: as ``policy_options`` has them.
+    :param given: what each of them was given by.
     :param reactor: provides IReactorSocket, IReactorFromThreads and IReactorTime.
     :param now: epoch seconds.
 
-    Raises PolicyInvalid, whose text is for the operator; without the extra ``rego`` it names what
-    to install.
+    Raises PolicyInvalid, whose text names the option and is for the operator; without the extra
+    ``rego`` it names what to install.
     """
     paths, url, budget = options["policy"], options["policy-url"], options["policy-timeout"]
     if url:
@@ -276,13 +278,21 @@ def open_policies(
 
         web, pool = agent(reactor, budget)
         keep, packages = options["policy-cache"], options["policy-package"]
-        return RemotePolicies(
-            url, web, pool.closeCachedConnections, reactor, now, budget, keep, packages
-        )
+        path = options["policy-token-file"]
+        token = TokenFile(path) if path else None
+        try:
+            return RemotePolicies(
+                url, web, pool.closeCachedConnections, reactor, now, budget, keep, packages, token
+            )
+        except PolicyInvalid as problem:
+            raise PolicyInvalid(f"{given['policy-token-file']} {problem}") from None
     if not paths:
         return None
     # Tried here, as long as errors can be told at the terminal; they are loaded when the server
     # has given up the rights that it needs to listen.
-    processes, _outline = start(read_sources(paths), 1)
+    try:
+        processes, _outline = start(read_sources(paths), 1)
+    except PolicyInvalid as problem:
+        raise PolicyInvalid(f"{given['policy']}: {problem}") from None
     processes[0].stop()
     return Policies(paths, lambda paths: load(reactor, paths, budget), reactor, now)

@@ -17,6 +17,7 @@ from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
@@ -24,6 +25,7 @@ from twisted.web.client import (
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     RequestTransmissionFailed,
+    ResponseFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http_headers import Headers
@@ -31,9 +33,11 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from exposr_tx.bodies import Body, body_of
+from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision, IPolicy, Question
 from exposr_tx.policy.counts import Counts
 from exposr_tx.policy.document import ALL_FIELDS, MAX_KEPT, PASSING, Reading
+from exposr_tx.policy.token import TokenFile
 from exposr_tx.policy.verdict import DENIED, FAILED, LATE, NO_PACKAGE, verdict
 
 if TYPE_CHECKING:
@@ -53,9 +57,8 @@ IDLE: Final = 60
 #: than there are to decide: ``localhost`` would be late wherever ::1 comes first and has no agent,
 #: and no refusal would be told as one (tried).
 ATTEMPT_DELAY: Final = 0.005
-_HEADERS: Final = Headers(
-    {"Content-Type": ["application/json"], "Accept": ["application/json"], "User-Agent": ["exposr"]}
-)
+#: Seconds between two looks at the token's file.
+LOOK: Final = 2.0
 
 
 class _Unusable(Exception):
@@ -104,6 +107,9 @@ class RemotePolicies:
     :param keep: seconds for which a decision holds for other requests with the same input, time
         and port left out.
     :param packages: what tunnels may choose.
+    :param token: what the agent is to know the server by; None where it asks for nothing.
+
+    Raises PolicyInvalid where there is no token in its file.
     """
 
     log = Logger()
@@ -118,6 +124,7 @@ class RemotePolicies:
         budget: float,
         keep: float = 0.0,
         packages: Collection[str] = (),
+        token: TokenFile | None = None,
     ) -> None:
         self.packages = frozenset({"auth.client", "auth.server", *packages})
         self._url = url.rstrip("/")
@@ -127,6 +134,10 @@ class RemotePolicies:
         self._now = now
         self._budget = budget
         self._keep = keep
+        self._token = token
+        self._headers = _headers(token)
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
         self._reading = Reading([ALL_FIELDS], overlooked=PASSING)
         self._kept: dict[bytes, tuple[float, Decision]] = {}
         self._free = DeferredSemaphore(MAX_CONNECTIONS)
@@ -140,7 +151,7 @@ class RemotePolicies:
         return f"<RemotePolicies {self._url}>"
 
     async def start(self) -> None:
-        """Warn of what an eavesdropper would see."""
+        """Warn of what others would see, and look at the token's file from now on."""
         host = self._url.partition("://")[2].partition("/")[0].rpartition(":")[0]
         plain = self._url.startswith("http:")
         if plain and host not in ("127.0.0.1", "localhost", "[::1]"):
@@ -150,16 +161,43 @@ class RemotePolicies:
                 event="policy",
                 url=self._url,
             )
+        if self._token is not None:
+            if self._token.is_open:
+                self.log.warn(
+                    "everybody on this machine can read {path}, which holds a token; chmod o= it",
+                    event="policy",
+                    path=self._token.path,
+                )
+            self._looking.start(LOOK, now=False)
 
     def stop(self) -> None:
         """Let go of the connections."""
+        if self._looking.running:
+            self._looking.stop()
         self.counts.tell()
         self._close()
 
     def reload(self) -> None:
-        """Forget decisions that were kept."""
+        """Forget decisions that were kept, and read the token anew."""
         self.counts.tell()
         self._kept.clear()
+        self._read_token()
+
+    def _look(self) -> None:
+        if self._token is not None and self._token.changed:
+            self._read_token()
+
+    def _read_token(self) -> None:
+        if self._token is None:
+            return
+        try:
+            self._headers = _headers(self._token)
+        except PolicyInvalid as problem:
+            self.log.error(
+                "the Open Policy Agent is asked with the token as before: {problem}",
+                event="policy",
+                problem=str(problem),
+            )
 
     def decide(self, package: str, question: Question) -> Decision | Deferred[Decision]:
         """See IPolicy."""
@@ -212,10 +250,10 @@ class RemotePolicies:
 
     async def _asked(self, url: bytes, body: bytes) -> Decision:
         try:
-            response: IResponse = await self._web.request(b"POST", url, _HEADERS, Body(body))
+            response: IResponse = await self._web.request(b"POST", url, self._headers, Body(body))
         except ConnectingCancelledError:
             raise CancelledError from None
-        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
+        except (ResponseFailed, RequestTransmissionFailed) as problem:
             if any(reason.check(CancelledError) for reason in problem.reasons):
                 raise CancelledError from None  # it is over: to be asked again helps nobody
             raise
@@ -227,9 +265,23 @@ class RemotePolicies:
             raise _Unusable("its answer is cut short") from None
         if len(data) > MAX_ANSWER:
             raise _Unusable(f"its answer has more than {MAX_ANSWER} bytes")
+        if response.code in (401, 403):
+            raise _Unusable(
+                f"it answers with status {response.code}; it must take the token in the file that "
+                "--policy-token-file names"
+            )
         if response.code != 200:
             raise _Unusable(f"it answers with status {response.code}")
         return decision_of(data)
+
+
+def _headers(token: TokenFile | None) -> Headers:
+    """What stands in the head of each question."""
+    fields = dict.fromkeys(("Content-Type", "Accept"), "application/json")
+    fields["User-Agent"] = "exposr"
+    if token is not None:
+        fields["Authorization"] = f"Bearer {token.read()}"
+    return Headers({name: [value] for name, value in fields.items()})
 
 
 def _why(failure: Failure) -> str:

@@ -44,7 +44,7 @@ def _read(paths: Sequence[str]) -> list[Source]:
     sources = []
     for path in _files(paths):
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 sources.append(Source(path, file.read()))
         except (OSError, UnicodeDecodeError) as problem:
             raise PolicyInvalid(f"{path}: cannot be read: {problem}") from None

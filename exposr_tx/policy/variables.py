@@ -7,6 +7,7 @@ anything.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -171,6 +172,7 @@ def _values(found: Sequence[Word], places: Sequence[int], scope: Scope) -> None:
     that is an operand of a statement by itself.
     """
     depth, some = 0, False
+    around: list[int] = []  # the brackets that are open
     for nth, place in enumerate(places):
         word = found[place]
         before = found[places[nth - 1]] if nth else found[place - 1]
@@ -179,13 +181,15 @@ def _values(found: Sequence[Word], places: Sequence[int], scope: Scope) -> None:
             some = False
         if word.text in ("[", "{"):
             end = closing(found, place)
-            inside = [at for at in places[nth + 1 :] if at < end and _is_name(found, at)]
-            sign = found[end + 1].text if end + 1 in places else ""
+            past = bisect_left(places, end)
+            inside = [at for at in places[nth + 1 : past] if _is_name(found, at)]
+            follows = end + 1 in places[past : past + 2]
+            sign = found[end + 1].text if follows else ""
             if word.glued and _ends_term(before):
                 if word.text == "[" and end == place + 2 and len(inside) == 1:
                     loose = bool(depth) or _is_operand(found, place, some, scope.bar)
                     _key(found, scope, inside[0], loose)
-            elif sign in (":=", "=") or _is_walked(found, place):
+            elif sign in (":=", "=") or (around and called(found, around[-1]) == "walk"):
                 _bind(found, scope, inside)
             if sign == ":=":
                 scope.declared |= {found[at].text for at in inside}
@@ -202,6 +206,10 @@ def _values(found: Sequence[Word], places: Sequence[int], scope: Scope) -> None:
         elif _is_name(found, place) and following in (":=", "="):
             scope.declared |= {word.text} if following == ":=" else set()
             _bind(found, scope, [place])
+        if word.text in OPEN:
+            around.append(place)
+        elif word.text in CLOSE and around:
+            around.pop()
         if not (word.text == "{" and before.text == "if"):
             depth += (word.text in OPEN) - (word.text in CLOSE)
 
@@ -239,14 +247,6 @@ def _is_operand(found: Sequence[Word], place: int, some: bool, bar: int) -> bool
         found[past].text if past < len(found) else "",
     }
     return bool(signs & _WORKED_OUT) or ("in" in signs and not some)
-
-
-def _is_walked(found: Sequence[Word], place: int) -> bool:
-    """Whether the bracket that opens at a place is an argument of ``walk``."""
-    at = place - 1
-    while at > 0 and found[at].text not in OPEN:
-        at = opening(found, at) - 1 if found[at].text in CLOSE else at - 1
-    return called(found, at) == "walk"
 
 
 def _is_name(found: Sequence[Word], place: int) -> bool:

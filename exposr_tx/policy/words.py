@@ -78,6 +78,9 @@ class Word:
 
 def words(path: str, text: str) -> list[Word]:
     """The words of a module. Raises PolicyInvalid where there are none to be had."""
+    if "\0" in text:  # where the engine would end
+        line = text[: text.index("\0")].count("\n") + 1
+        raise PolicyInvalid(f"{path}:{line}: a NUL character; see whether the file is whole")
     found: list[Word] = []
     at, line, first, glued = 0, 1, True, False
     while at < len(text):

@@ -9,6 +9,8 @@ wait for the same interpreter: threads took three times what evaluating took.
 from __future__ import annotations
 
 import marshal
+import re
+import resource
 import signal
 import socket
 import threading
@@ -39,6 +41,9 @@ _LENGTH: Final = 4
 #: Bytes of stack; only what is used of it takes memory. The engine's regular expressions take up to
 #: 500 for each character: of the usual 8 MiB a header field of 20 KB made an end (tried).
 STACK: Final = 256 << 20
+#: Bytes that evaluations may take, besides what is there when all is compiled: within its second
+#: one took 0.7 GB. Then the engine aborts.
+MEMORY: Final = 256 << 20
 
 
 def frame(message: Any) -> bytes:
@@ -77,18 +82,40 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    # It would hold what is in requests.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(STACK)
     with socket.socket(fileno=0) as connection:
         end_after = partial(signal.setitimer, signal.ITIMER_PROF)
-        serving = threading.Thread(target=serve, args=(connection, end_after))
+        serving = threading.Thread(target=serve, args=(connection, end_after, bound_memory))
         serving.start()
         serving.join()
 
 
-def serve(connection: socket.socket, end_after: Callable[[float], object]) -> None:
+def bound_memory() -> None:
+    """Let this process have MEMORY more than it has; where the system does not tell that, as
+    before."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            found = re.search(r"^VmData:\s*(\d+) kB", file.read(), re.MULTILINE)
+    except OSError:
+        return
+    if found:
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = int(found[1]) * 1024 + MEMORY
+        if most == resource.RLIM_INFINITY or limit < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def serve(
+    connection: socket.socket,
+    end_after: Callable[[float], object],
+    compiled_all: Callable[[], object],
+) -> None:
     """Compile what the first message holds, and answer the others.
 
     :param end_after: ends the process after so many seconds, unless it is called again; 0 is never.
+    :param compiled_all: called between the two.
     """
     messages = _messages(connection)
     end_after(STUCK_COMPILING)
@@ -103,6 +130,7 @@ def serve(connection: socket.socket, end_after: Callable[[float], object]) -> No
         compiled.evaluate(package, {})
     ready = (sorted(outline.packages), sorted(outline.fields), outline.changing)
     end_after(0)
+    compiled_all()
     connection.sendall(frame(("ready", *ready)))
     for until, asked in messages:
         if until is None:  # a person wants to know more

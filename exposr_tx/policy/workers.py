@@ -252,7 +252,8 @@ class Workers:
         if not self._closed:
             self.log.error(
                 "a process that evaluates policies has ended with status {status} (-27: an "
-                "evaluation took too long), and is replaced; {count} questions are denied",
+                "evaluation took too long; -6: it took more than 256 MB, or the engine fails), and "
+                "is replaced; {count} questions are denied",
                 event="policy",
                 status=status,
                 count=len(worker.asked),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -60,6 +61,16 @@ class ProcessTests(SynchronousTestCase):
         process.compile([Source("p.rego", pattern)])
         self.assertTrue(process.evaluate("a", {"path": "/" * 65536}, 60).allow)
 
+    def test_memory(self) -> None:
+        """An evaluation that takes more and more memory ends, and takes no other program's."""
+        process = self.process()
+        endless = "package a\nallow if count(numbers.range(1, input.remote_port)) == 1"
+        process.compile([Source("p.rego", endless)])
+        self.assertFalse(process.evaluate("a", {"remote_port": 1000}, 60).allow)
+        given = {"remote_port": 10**9}
+        problem = self.assertRaises(EngineDied, process.evaluate, "a", given, 60)
+        self.assertEqual(problem.status, -signal.SIGABRT)
+
     def test_fatal(self) -> None:
         """Where the engine dies, the error names the file that it dies of, and what to do."""
         sources = [Source(f"{number}.rego", TEXT) for number in range(4)]
@@ -70,4 +81,4 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("--policy-url", str(problem))
 
     test_where_it_starts.skip = test_evaluates.skip = SKIP  # type: ignore[attr-defined]
-    test_long_values.skip = test_fatal.skip = SKIP  # type: ignore[attr-defined]
+    test_long_values.skip = test_memory.skip = test_fatal.skip = SKIP  # type: ignore[attr-defined]

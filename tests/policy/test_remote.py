@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
@@ -14,14 +16,15 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web._newclient import TransportProxyProducer
-from twisted.web.client import ResponseDone, ResponseNeverReceived
+from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from exposr_tx.interfaces import Decision, IPolicy
-from exposr_tx.policy.remote import MAX_ANSWER, MAX_CONNECTIONS, RemotePolicies, agent
+from exposr_tx.policy.remote import LOOK, MAX_ANSWER, MAX_CONNECTIONS, RemotePolicies, agent
+from exposr_tx.policy.token import TokenFile
 from tests.policy.folder import question
 
 BUDGET = 0.05
@@ -50,12 +53,16 @@ class Response:
 
 @implementer(IAgent)
 class Web:
-    """Keeps requests; what they are answered with comes from the test."""
+    """Keeps requests; what they are answered with comes from the test.
+
+    :ivar cut: what becomes of a request that is cancelled.
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[bytes, bytes, dict[str, Any]]] = []
         self.waiting: list[Deferred[Any]] = []
         self.cancelled = 0
+        self.cut: type[ResponseFailed] = ResponseNeverReceived
 
     def request(
         self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None
@@ -63,13 +70,14 @@ class Web:
         body = StringTransport()
         bodyProducer.startProducing(body)
         self.requests.append((method, uri, json.loads(body.value())))
+        self.headers = headers
         self.waiting.append(Deferred(self._cancel))
         return self.waiting[-1]
 
     def _cancel(self, deferred: Deferred[Any]) -> None:
         # As Twisted's does where the request has been sent.
         self.cancelled += 1
-        deferred.errback(ResponseNeverReceived([Failure(CancelledError())]))
+        deferred.errback(self.cut([Failure(CancelledError())]))
 
 
 class RemoteTests(SynchronousTestCase):
@@ -79,7 +87,7 @@ class RemoteTests(SynchronousTestCase):
         self.clock, self.web = Clock(), Web()
         self.policies = self.made()
 
-    def made(self, keep: float = 0.0) -> RemotePolicies:
+    def made(self, keep: float = 0.0, token: TokenFile | None = None) -> RemotePolicies:
         return RemotePolicies(
             "http://opa.test/v1/data/",
             self.web,
@@ -89,6 +97,7 @@ class RemoteTests(SynchronousTestCase):
             BUDGET,
             keep,
             ("tunnels.office",),
+            token,
         )
 
     def ask(self, package: str = "auth.server", **changed: Any) -> Deferred[Decision]:
@@ -165,6 +174,10 @@ class RemoteTests(SynchronousTestCase):
         self.clock.advance(BUDGET)
         self.assertEqual(self.successResultOf(asked).outcome, "timeout")
         self.assertEqual((len(self.web.requests), self.web.cancelled), (1, 1))
+        self.web.cut = ResponseFailed  # of its head something has come
+        asked = self.ask()
+        self.clock.advance(BUDGET)
+        self.assertEqual(self.successResultOf(asked).outcome, "timeout")
         body, begun = self.ask(), Response(b"{", 200, None)
         self.web.waiting[-1].callback(begun)
         self.clock.advance(BUDGET)
@@ -229,6 +242,41 @@ class RemoteTests(SynchronousTestCase):
         before = len(self.web.requests)
         self.ask()
         self.assertEqual(len(self.web.requests), before + 1)
+
+    def test_token(self) -> None:
+        """The agent gets the token that is in its file: the new one soon after a change, the old
+        one as long as there is none; the log has neither."""
+        path = self.mktemp()
+        write = Path(path).write_text
+        write("first\n")
+        os.chmod(path, 0o644)
+        self.policies = self.made(token=TokenFile(path))
+        with capturedLogs() as events:
+            self.successResultOf(Deferred.fromCoroutine(self.policies.start()))
+            self.assertIn("everybody on this machine can read", formatEvent(events[-1]))
+
+            def sent() -> Any:
+                self.decided(ALLOW)
+                return self.web.headers.getRawHeaders("authorization")
+
+            self.assertEqual(sent(), ["Bearer first"])
+            write("second token\n")
+            self.clock.advance(LOOK)
+            self.assertIn("with the token as before", formatEvent(events[-1]))
+            self.assertEqual(sent(), ["Bearer first"])
+            write("third\n")
+            self.clock.advance(LOOK)
+            self.assertEqual(sent(), ["Bearer third"])
+            write("fourth\n")
+            self.policies.reload()
+            self.assertEqual(sent(), ["Bearer fourth"])
+            self.assertEqual(self.decided(b"{}", 401).outcome, "error")
+        self.assertIn("status 401; it must take the token", formatEvent(events[-1]))
+        self.assertNotRegex(
+            "".join(map(str, map(formatEvent, events))), "first|second|third|fourth"
+        )
+        self.policies.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_packages(self) -> None:
         """Only packages that the operator has named are asked for."""

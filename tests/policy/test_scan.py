@@ -69,6 +69,20 @@ class ScanTests(SynchronousTestCase):
         self.assertIn("p.rego:4: ", self.refusal("\n# http.send()\nallow if not http.send({})"))
         self.assertIn("show the server's environment", self.refusal("allow if opa.runtime()"))
 
+    def test_cut(self) -> None:
+        """A file with a NUL in it, as a crash leaves one, is refused: the engine would take what
+        stands before for all there is."""
+        for text in ("allow if not deny\n\0", "allow if not deny\n# \0\n", 'allow if "\0"\n'):
+            self.assertRegex(self.refusal(text), r"^p\.rego:\d: a NUL character; see")
+
+    def test_depth(self) -> None:
+        """Brackets within brackets have a limit, which says what to do; to read on would take
+        long."""
+        for bracket in ("[]", "()", "{}"):
+            read(f"x := {bracket[0] * 100}{bracket[1] * 100}")
+            said = self.refusal(f"\nx := {bracket[0] * 101}{bracket[1] * 101}")
+            self.assertRegex(said, r"^p\.rego:3: brackets are nested more than 100 deep; give ")
+
     def test_unknown(self) -> None:
         """A function that nobody defines is refused: a slip of the pen must not open the door."""
         for text in (
@@ -276,7 +290,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_folder(self) -> None:
         """Every *.rego of a folder counts, at any depth; a file counts whatever it is called."""
-        folder = Folder(self, one="package a", two="package b")
+        folder = Folder(self, one="package a", two="\ufeffpackage b")  # as some editors write
         sources = read_sources([folder.path])
         self.assertEqual([source.text for source in sources], ["package a", "package b"])
         self.assertEqual(len(read_sources([folder.path, sources[0].path])), 2)

@@ -62,7 +62,7 @@ class ServeTests(SynchronousTestCase):
     def serve(self, text: str, *messages: Any) -> list[Any]:
         connection: Any = Connection(([("p.rego", text)], []), *messages)
         self.limits: list[float] = []
-        serve(connection, self.limits.append)
+        serve(connection, self.limits.append, lambda: None)
         return [*Frames().receive(connection.sent)]
 
     def test_answers(self) -> None:

@@ -37,9 +37,11 @@ allow if startswith(input.path, "/public/")
 
 allow if input.headers.authorization == ["Bearer good"]
 
-allow := {"allow": false, "status": 451, "reason": "gone", "headers": {"X-Why": "law"}} if {
+allow := {"allow": false, "status": 451, "reason": "gone", "headers": headers} if {
     input.path == "/gone"
 }
+
+headers := {"X-Why": "law", "Cache-Control": "max-age=60"}
 """
 OFFICE = """package office
 
@@ -166,6 +168,7 @@ class PolicyTests(SynchronousTestCase):
         """The policy's status, header fields and reason reach the visitor."""
         answer = self.get(b"/gone")
         self.assertEqual((answer.status, answer.fields[b"x-why"]), (451, b"law"))
+        self.assertEqual(answer.fields[b"cache-control"], b"max-age=60")
         self.assertEqual(json.loads(answer.body)["field"], "gone")
 
     def test_own_policy(self) -> None:

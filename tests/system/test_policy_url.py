@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -216,12 +218,15 @@ allow if {
 }
 """
 
-    def agent(self, *texts: str) -> str:
-        """Start it; its documents' URL."""
+    def agent(self, *texts: str, more: tuple[str, ...] = ()) -> str:
+        """Start it; its documents' URL.
+
+        :param more: words of its command line.
+        """
         folder = Folder(self, **{f"p{number}": text for number, text in enumerate(texts)})
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             port = reserved.getsockname()[1]
-        words = ("run", "--server", "--disable-telemetry", "--addr", f"127.0.0.1:{port}")
+        words = ("run", "--server", "--disable-telemetry", "--addr", f"127.0.0.1:{port}", *more)
         process = Process(self, [OPA, *words, folder.path])
 
         def answers() -> bool:
@@ -250,6 +255,33 @@ allow if {
             field = b"Authorization: Bearer " + token
             self.assertEqual(JsonClient(serve.port, b"/", field).joined.status, status)
         self.assertEqual(len(source.requests), 1)  # as the policy says, kept for an hour
+
+    def test_token(self) -> None:
+        """An agent that wants a token is answered with the one in a file, as it is at the time."""
+        wanted = (
+            "package system.authz\n\ndefault allow := false\n\n"
+            "allow if input.identity == `good`\n\n"
+            "allow if input.path == [`health`]\n"
+        )
+        words = ("--authentication=token", "--authorization=basic")
+        url = self.agent("package auth.server\n\nallow := true\n", wanted, more=words)
+        path = Path(self.mktemp()).resolve()
+        path.write_text("bad\n")
+        more = ("--policy-token-file", str(path), "--policy-timeout", PATIENT)
+        serve = Serve(self, "--policy-url", url, *more)
+        with serve.visit() as visitor:
+            self.assertEqual(visitor.get().status, 403)
+        serve.wait_for_line("it answers with status 401; it must take the token")
+        path.write_text("good\n")
+        os.kill(serve.process.pid, signal.SIGHUP)
+
+        def allowed() -> bool:
+            with serve.visit() as visitor:
+                return visitor.get().status == 503  # nobody is connected
+
+        wait_until(allowed, "a decision with the other token")
+        self.assertEqual(serve.stop(), 0)
+        self.assertNotRegex(serve.report(), "good|bad")
 
     def test_denied(self) -> None:
         """No spelling of a denied request reaches the destination, and what is allowed does."""
