@@ -1,7 +1,7 @@
 """Console scripts: where a process begins that is not ``twistd``.
 
 ``exposr`` hands over to ``command_line.py``, ``backstream`` to ``backstream/script.py``. First of
-all they mind signals, as loading the rest takes a moment.
+all they mind signals, as loading the rest takes a moment, and streams that are closed.
 """
 
 # ruff: noqa: PLC0415
@@ -13,17 +13,19 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from exposr_tx.lean import Hidden, without_tls
 
 __all__ = ["backstream", "exposr"]
 
+STDOUT: Final = 1
+STDERR: Final = 2
+
 
 def exposr() -> NoReturn:
     """The script ``exposr``."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    _begin()
     # With NVX autobahn loads a parser of C, 35 ms and 1.3 MB, for the UTF-8 of text messages, and
     # there are none here. Masking has no need to ask autobahn for it (transport/websocket).
     os.environ.setdefault("AUTOBAHN_USE_NVX", "0")
@@ -38,11 +40,22 @@ def exposr() -> NoReturn:
 
 def backstream() -> NoReturn:
     """The script ``backstream``."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _leave)
+    _begin()
     from exposr_tx.backstream.script import main as run
 
     _end(lambda: run(sys.argv[1:], os.environ, sys.stderr))
+
+
+def _begin() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    # The number of a standard stream that is closed goes to nothing, or the next socket would have
+    # it. Python has None for the stream.
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(opened)
+    sys.stdout = sys.stdout or os.fdopen(STDOUT, "w")
+    sys.stderr = sys.stderr or os.fdopen(STDERR, "w")
 
 
 def _end(work: Callable[[], int]) -> NoReturn:

@@ -42,7 +42,7 @@ from exposr_tx.errors import ExposrError
 from exposr_tx.lead import lead
 from exposr_tx.logs import LogOutput
 
-__all__ = ["Building", "Door", "ServerService", "close_all", "tcp_door"]
+__all__ = ["Building", "Door", "ServerService", "check_pid_file", "close_all", "tcp_door"]
 
 #: Connections that may wait to be accepted; the system's own limit is often lower.
 BACKLOG: Final = 1024
@@ -269,10 +269,12 @@ class ServerService(Service):
             try:
                 await door.open(self._reactor)
             except CannotListenError as problem:
+                why = problem.socketError
+                low = getattr(why, "errno", 0) == errno.EACCES
+                remedy = "run it with CAP_NET_BIND_SERVICE" if low else "free it"
                 raise ExposrError(
                     f"cannot listen on {problem.interface or 'any address'} port {problem.port}: "
-                    f"{getattr(problem.socketError, 'strerror', problem.socketError)}; "
-                    "free it, or choose another one"
+                    f"{getattr(why, 'strerror', why)}; {remedy}, or choose another one"
                 ) from None
             except ValueError as problem:
                 raise ExposrError(
@@ -419,6 +421,16 @@ class ServerService(Service):
         self._output.reopen()
         if self._building is not None:
             self._building.reload()
+
+
+def check_pid_file(path: str) -> None:
+    """Raise ExposrError where ``twistd`` cannot write its file, which it tells by a traceback."""
+    folder = os.path.dirname(path)
+    if path and not os.access(folder, os.W_OK):
+        raise ExposrError(
+            f"{path!r} cannot be written; start it in a folder of yours, or without that file: "
+            "twistd --pidfile="
+        )
 
 
 async def _logged(work: Awaitable[None], log: Logger) -> None:

@@ -38,7 +38,7 @@ from exposr_tx.policy.clients import CLIENTS, ClientGuard, decided
 from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
-from exposr_tx.service import Door, ServerService, close_all, tcp_door
+from exposr_tx.service import Door, ServerService, check_pid_file, close_all, tcp_door
 from exposr_tx.storage import open_storage
 from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint, WebsocketEndpoint
@@ -334,6 +334,20 @@ def doors_of(options: Options) -> list[Door]:
     return doors
 
 
+def _log_output(above: Mapping[str, Any]) -> LogOutput:
+    """Where ``twistd`` is told to write, or would of itself. Raises ExposrError."""
+    log_file = above.get("logfile")
+    if not log_file and not above.get("nodaemon", True):
+        log_file = "twistd.log"
+    try:
+        return LogOutput(None if log_file in (None, "", "-") else log_file)
+    except OSError as problem:
+        raise ExposrError(
+            f"the log file {log_file!r} cannot be written: {problem.strerror}; "
+            "name another one: twistd --logfile FILE exposr"
+        ) from None
+
+
 def makeService(options: Options) -> ServerService:
     """The server for a set of options, as ``twistd`` wants it."""
     from twisted.internet import reactor  # noqa: PLC0415
@@ -342,21 +356,19 @@ def makeService(options: Options) -> ServerService:
     collect_rarely()
     use_monotonic_time(reactor)
     above: Mapping[str, Any] = options.parent or {}
-    log_file = above.get("logfile")
-    if not log_file and not above.get("nodaemon", True):
-        log_file = "twistd.log"
-    output = LogOutput(None if log_file in (None, "", "-") else log_file)
+    source = options.source("storage-url")
+    try:
+        check_pid_file(above.get("pidfile") or "")
+        output = _log_output(above)
+        storage = open_storage(options["storage-url"], reactor, source)  # type: ignore[arg-type]
+    except ExposrError as problem:
+        raise SystemExit(f"twistd exposr: {problem}") from None
     text = options["log-format"] == "text"
     # --syslog and --logger are twistd's own ways; what they are given stays theirs.
     ours = not (above.get("syslog") or above.get("logger"))
     observer = LogObserver(output.write, options["log-level"], text) if ours else None
     quiet = not options["access-log"] or options["log-level"] in ("warn", "error", "fatal", "off")
     access_log = None if quiet else AccessLog(output.write, text)
-    source = options.source("storage-url")
-    try:
-        storage = open_storage(options["storage-url"], reactor, source)  # type: ignore[arg-type]
-    except ExposrError as problem:
-        raise SystemExit(f"twistd exposr: {problem}") from None
     try:
         policies = open_policies(options, options.given, reactor, time.time)
     except PolicyInvalid as problem:

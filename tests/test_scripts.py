@@ -74,6 +74,18 @@ class MainTests(SynchronousTestCase):
             text=True,
         )
 
+    def test_closed_streams(self) -> None:
+        """With standard streams closed, what goes wrong is told as ever where it can be."""
+        line = (sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()", "tunnel")
+        for closed, told in ((">&-", 1), ("<&- >&-", 1), ("2>&-", 0), ("<&- >&- 2>&-", 0)):
+            done = subprocess.run(
+                ["sh", "-c", f'"$@" {closed}', "sh", *line],
+                cwd=Path(__file__).resolve().parents[1],
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, told), closed)
+
     def test_light(self) -> None:
         """Help needs neither the reactor nor the websocket and HTTP libraries."""
         done = self.loaded(

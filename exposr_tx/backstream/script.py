@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from random import SystemRandom
@@ -70,6 +69,7 @@ def _connect(
 ) -> int:
     from exposr_tx.backstream.client import BackstreamClient
     from exposr_tx.client.inspecting import start_inspector
+    from exposr_tx.client.interruption import Interruption
     from exposr_tx.client.recording import har_folder
     from exposr_tx.inspection.recorder import Recorder
     from exposr_tx.lead import lead
@@ -107,15 +107,8 @@ def _connect(
             status = result
         reactor.stop()
 
-    def on_signal(_number: int, _frame: Any) -> None:
-        if client.stopped:
-            os._exit(SUCCESS)
-        reactor.callFromThread(client.stop)
-
     def begin() -> None:
-        # After the reactor has installed its own.
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        Interruption(reactor, client.stop).catch(signal.SIGINT, signal.SIGTERM)
         signal.signal(signal.SIGHUP, lambda _number, _frame: output.reopen())
         client.start().addBoth(finish)
 

@@ -29,7 +29,7 @@ from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.policy.policies import AnyPolicies, open_policies
-from exposr_tx.service import Door, ServerService, close_all, tcp_door
+from exposr_tx.service import Door, ServerService, check_pid_file, close_all, tcp_door
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.native import MAX_STREAMS
@@ -183,8 +183,9 @@ def makeService(options: ServeOptions) -> ServerService:
 
     above: Mapping[str, Any] = options.parent or {}
     try:
-        log, output = logging(options)
         pid_file = above.get("pidfile") or ""
+        check_pid_file(pid_file)
+        log, output = logging(options)
         background = not above.get("nodaemon", True)
         return service(options, reactor, log, output, "twistd backstream", pid_file, background)
     except ExposrError as problem:

@@ -116,12 +116,34 @@ class AccountsFile:
         try:
             self._replace("".join(lines))
         except OSError as error:
-            raise BadInput(f"cannot write the accounts file {self.path}: {error}") from None
+            raise self._unwritable(error) from None
+
+    def check(self) -> None:
+        """BadInput where nothing can be written down.
+
+        For whoever is about to register an account, which nobody would know then.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self._folder()):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(
+            f"cannot write the accounts file {self.path}: {error.strerror}; give an account with "
+            "--account-file or EXPOSR_ACCOUNT, or a folder of yours as XDG_CONFIG_HOME"
+        )
+
+    def _folder(self) -> Path:
+        """Where the file is, or what a link in its place leads to; made when it is missing."""
+        folder = self.path.resolve().parent
+        folder.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        return folder
 
     def _replace(self, text: str) -> None:
         path = self.path.resolve()
-        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".accounts-", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=".accounts-", dir=self._folder())
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 os.fchmod(stream.fileno(), FILE_MODE)

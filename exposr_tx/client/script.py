@@ -6,7 +6,6 @@ server's.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random, SystemRandom
@@ -26,6 +25,7 @@ from exposr_tx.client.forward import Forward
 from exposr_tx.client.gate import GRACE
 from exposr_tx.client.http import agent_for
 from exposr_tx.client.inspecting import inspector_of
+from exposr_tx.client.interruption import Interruption
 from exposr_tx.client.options import (
     FAILED,
     REFUSED,
@@ -69,7 +69,6 @@ class Script:
 
     :param rest: makes the calls; of no account yet.
     :param dialler: opens the tunnel's connections.
-    :ivar stopped: whether it was asked to stop.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class Script:
         self._dialler = dialler
         self._port: TunnelPort | None = None
         self._running: Deferred[int] | None = None
-        self.stopped = False
 
     def start(self) -> Deferred[int]:
         """Do what the command line says; fires with the exit status."""
@@ -104,7 +102,6 @@ class Script:
 
     def stop(self) -> None:
         """End in good order: what SIGINT and SIGTERM ask for."""
-        self.stopped = True
         if self._port is not None:
             if self._port.streams:
                 self._printer.say(
@@ -323,21 +320,15 @@ def run(options: ExposrOptions, environ: Mapping[str, str], out: TextIO, err: Te
         if isinstance(result, Failure):
             printer.error(f"internal error: {result.getTraceback()}")
         else:
-            status = SUCCESS if script.stopped and result == FAILED else result
+            status = SUCCESS if interruption.asked and result == FAILED else result
         reactor.stop()
 
-    def on_signal(number: int, frame: Any) -> None:
-        if script.stopped:
-            os._exit(SUCCESS)
-        script.stopped = True
-        reactor.callFromThread(script.stop)
+    interruption = Interruption(reactor, script.stop)
 
     def begin() -> None:
-        # After the reactor has installed its own.
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
+        interruption.catch(signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # ignored under nohup
-            signal.signal(signal.SIGHUP, on_signal)
+            interruption.catch(signal.SIGHUP)
         script.start().addBoth(finish)
 
     reactor.callLater(0, begin)

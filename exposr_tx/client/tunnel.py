@@ -151,6 +151,7 @@ class OwnTunnel:
     # The steps
 
     async def _register(self) -> None:
+        self._accounts.check()
         shown = await create_account(self._rest, self._say)
         self._automatic = True
         self._accounts.remember(self._rest.server, StoredAccount(shown, automatic=True))

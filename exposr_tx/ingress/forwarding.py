@@ -81,10 +81,11 @@ class RequestWriter:
             b'"%b"' % host if b":" in host else host,
             scheme,
         )
+        # Who comes by a UNIX socket has no address.
+        chain = b", ".join(filter(None, (visitor.chain, peer)))
         lines = [
-            b"X-Forwarded-For: %b\r\n"
-            % (b"%b, %b" % (visitor.chain, peer) if visitor.chain else peer),
-            b"X-Real-IP: %b\r\n" % ip,
+            b"X-Forwarded-For: %b\r\n" % chain if chain else b"",
+            b"X-Real-IP: %b\r\n" % ip if ip else b"",
             b"X-Forwarded-Host: %b\r\n" % host,
             b"X-Forwarded-Port: %b\r\n" % port if port else b"",
             b"X-Forwarded-Proto: %b\r\n" % scheme,

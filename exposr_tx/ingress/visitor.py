@@ -72,7 +72,7 @@ class VisitorConnection(Protocol):
         self._holding = self._closing = False
         self._lingered = 0
         self._stalled: Stall | None = None
-        self._peer = ""
+        self._peer: str | None = None  # until it is asked for
         self._visitor: Visitor | None = None
         self._about: tuple[bytes, bytes] | None = None
         self._last: tuple[Request, VirtualHost | None, bytes] | None = None
@@ -90,7 +90,6 @@ class VisitorConnection(Protocol):
                 transport.setTcpNoDelay(True)
                 transport.setTcpKeepAlive(1)
             read_directly(transport, self.dataReceived)
-            self._peer = host_text(transport.getPeer())
         transport.registerProducer(self, True)
         self.write = writer_of(transport)
         self.factory.connections.add(self)
@@ -218,10 +217,13 @@ class VisitorConnection(Protocol):
 
     def believed(self, request: Request) -> Visitor:
         """Who sent the request; found out once for a connection without proxies' fields."""
+        peer = self._peer
+        if peer is None:  # only now, as with haproxy: it is in the connection's first bytes
+            peer = self._peer = host_text(self.transport.getPeer())
         if request.forwarding:
-            return self.factory.trust.visitor(self._peer, request.forwarding)
+            return self.factory.trust.visitor(peer, request.forwarding)
         if self._visitor is None:
-            self._visitor = self.factory.trust.visitor_without_proxy(self._peer)
+            self._visitor = self.factory.trust.visitor_without_proxy(peer)
         return self._visitor
 
     def head(self, request: Request, vhost: VirtualHost | None, request_id: bytes) -> bytes:

@@ -63,6 +63,16 @@ class AccountsFileTests(SynchronousTestCase):
         self.base.write_text("a file")
         error = self.assertRaises(BadInput, self.file.remember, SERVER, StoredAccount("A"))
         self.assertIn("accounts.toml", str(error))
+        self.assertIn("XDG_CONFIG_HOME", str(error))
+
+    def test_check(self) -> None:
+        """Whether it can be written is told beforehand, and leaves nothing behind."""
+        self.file.check()
+        self.assertEqual(list(self.file.path.parent.iterdir()), [])
+        blocked = AccountsFile(self.base / "exposr" / "file" / "accounts.toml")
+        blocked.path.parent.write_text("a file")
+        error = self.assertRaises(BadInput, blocked.check)
+        self.assertIn("EXPOSR_ACCOUNT", str(error))
 
     @given(st.text(), st.booleans())
     def test_any_text(self, account: str, automatic: bool) -> None:

@@ -12,7 +12,7 @@ from exposr_tx.client.answers import AccountRefused, ServerRefusal, TunnelTaken
 from exposr_tx.client.settings import changes
 from exposr_tx.client.target import parse_target
 from exposr_tx.client.tunnel import OwnTunnel
-from exposr_tx.errors import ExposrError
+from exposr_tx.errors import BadInput, ExposrError
 from tests.client.exposrd import Exposrd
 
 
@@ -68,6 +68,14 @@ class OwnTunnelTests(SynchronousTestCase):
             ],
         )
         self.assertIn("Creating account...success (CDEF-HJKM-NPRT-VWX2)", self.lines)
+
+    def test_account_that_would_be_lost(self) -> None:
+        """Where it cannot be written down, no account is registered."""
+        self.accounts.path.write_text("a file")
+        self.accounts = AccountsFile(self.accounts.path / "accounts.toml")
+        problem = self.failure(self.own(automatic=True).prepare(), BadInput)
+        self.assertIn("cannot write", problem)
+        self.assertEqual(self.server.calls, [])
 
     def test_registered_account_is_remembered(self) -> None:
         """An account that nobody asked for is written down as such."""

@@ -6,10 +6,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactor
+from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides, implementer
@@ -25,7 +29,7 @@ from exposr_tx.errors import (
 from exposr_tx.ingress import stall
 from exposr_tx.interfaces import ITakeover, Origin
 from exposr_tx.wire.http1 import Limits
-from tests.ingress.visiting import Targets, Visit, Wire
+from tests.ingress.visiting import PEER, Targets, Visit, Wire
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: demo.test\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1\r\n\r\nx"
@@ -110,6 +114,40 @@ class ForwardingTests(SynchronousTestCase):
         self.assertEqual(fields[b"x-forwarded-proto"], b"https")
         self.assertEqual(fields[b"x-forwarded-host"], b"www.test")
         self.assertEqual(fields[b"x-request-id"], b"mine")
+
+    def test_address_in_a_proxy_line(self) -> None:
+        """Behind a haproxy: endpoint the visitor is whom the PROXY line names, to trust as well."""
+        self.visit = Visit(trusted=("203.0.113.9",))
+        reactor = MemoryReactor()
+        proxyEndpoint(TCP4ServerEndpoint(reactor, 80)).listen(self.visit.factory)
+        self.wire = Wire()
+        self.wire.protocol = reactor.tcpServers[0][1].buildProtocol(PEER)
+        self.wire.protocol.makeConnection(self.wire)
+        self.send(
+            b"PROXY TCP6 2001:db8::7 ::1 40112 80\r\n"
+            b"GET / HTTP/1.1\r\nHost: demo.test\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+        )
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertEqual(fields[b"x-forwarded-for"], b"2001:db8::7")
+        self.assertIn("2001:db8::7", str(self.visit.targets.origins[-1].peer))
+        self.flushLoggedErrors()
+
+    def test_no_address(self) -> None:
+        """Who comes by a UNIX socket has none; what a proxy there says is passed on as it is."""
+        self.visit = Visit(trusted=("unix",))
+        self.wire = Wire()
+        self.wire.peerAddr = UNIXAddress(None)
+        self.wire.protocol = self.visit.factory.buildProtocol(self.wire.peerAddr)
+        self.wire.protocol.makeConnection(self.wire)
+        self.send(GET)
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertNotIn(b"x-forwarded-for", fields)
+        self.assertNotIn(b"x-real-ip", fields)
+        self.answer(OK)
+        self.send(GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"))
+        _, fields, _ = request_lines(self.visit.target.taken())
+        self.assertEqual(fields[b"x-forwarded-for"], b"198.51.100.1")
+        self.assertEqual(fields[b"x-real-ip"], b"198.51.100.1")
 
     def test_names_of_the_target_are_mapped_both_ways(self) -> None:
         """Origin and Referer name the target to it; Location and cookies the public host."""

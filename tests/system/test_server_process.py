@@ -178,6 +178,19 @@ class FailureTests(SynchronousTestCase):
             self.assertIn("ready': cannot be written: File too large", process.err[0])
             self.assertEqual(os.listdir(folder), [])
 
+    def test_files_of_twistd(self) -> None:
+        """A log or pid file of twistd that cannot be written is one line with the remedy."""
+        for words, remedy in (
+            (("-n", "--pidfile=", "--logfile=/nonexistent/log", "exposr"), "--logfile FILE"),
+            (("-n", "--pidfile=/nonexistent/pid", "exposr"), "--pidfile="),
+            (("-n", "--pidfile=/nonexistent/pid", "backstream"), "--pidfile="),
+        ):
+            process = Process(self, twistd(*words))
+            self.assertEqual(process.wait(), 1, process.report())
+            self.assertIn("cannot be written", process.err[0])
+            self.assertIn(remedy, process.err[0])
+            self.assertEqual(len(process.err), 1, process.report())
+
     def test_bad_certificate(self) -> None:
         """So is one whose certificate is not there, or is none."""
         for path, problem in (
