@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from exposr_tx.addresses import host_port
 from exposr_tx.errors import ExposrError, PolicyDenied, TunnelNotConnected
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.guard import Guard, GuardedExchange
@@ -43,14 +44,14 @@ class Backstream:
     :ivar takeover: takes a client's connection over.
     :ivar host: lower-case, without a port; None claims every host.
     :ivar code: the status where no client is connected.
-    :ivar on_sent: told of each request that goes to a client: to which one, its id, its method.
+    :ivar on_sent: told of each request that goes to a client: to which one, its id, method, target.
     """
 
     routes: IRoutes
     takeover: ITakeover
     host: str | None = None
     code: int = 503
-    on_sent: Callable[[IUpstream, bytes, bytes], object] | None = None
+    on_sent: Callable[[IUpstream, bytes, bytes, bytes], object] | None = None
 
 
 def _text_answer(
@@ -113,7 +114,8 @@ class _Visit(TunnelExchange, _Answering):
     def _connected(self, connection: TargetConnection) -> None:
         super()._connected(connection)
         if self._backstream.on_sent is not None and self._upstream is not None:
-            self._backstream.on_sent(self._upstream, self._id, self.request.method)
+            request = self.request
+            self._backstream.on_sent(self._upstream, self._id, request.method, request.target)
 
     def refuse(self, error: ExposrError) -> None:
         if isinstance(error, TunnelNotConnected):
@@ -189,6 +191,9 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         backstream = self._backstream
         if self._claimed is not None and request.host != self._claimed:
             return super().exchange(visitor, request, request_id)
+        if not request.authority:
+            # HTTP/1.0 may do without, as checks of balancers do; what is written anew may not.
+            request.authority = host_port(visitor.transport.getHost()).encode("ascii")
         if _joins(request):
             return _Join(visitor, request, request_id, backstream.takeover)
         visit = (backstream, visitor, request, request_id, backstream.routes, self._found)

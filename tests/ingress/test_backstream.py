@@ -23,7 +23,7 @@ from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream, upstrea
 from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.test_guard import Rule
-from tests.ingress.visiting import PEER, Lines, Wire
+from tests.ingress.visiting import PEER, Lines, Targets, Wire
 
 GET = b"GET /a%20b?q=1 HTTP/1.1\r\nHost: any.test\r\n\r\n"
 
@@ -132,13 +132,25 @@ class VisitTests(SynchronousTestCase):
         self.assertEqual((asked["method"], asked["path"], asked["query"]), ("GET", "/a b", "q=1"))
         self.assertEqual(asked["remote"], "203.0.113.9:51234")
         self.assertNotIn("Host", asked["header"])
-        self.client.answer(201, b"made", **{"X-A": ["1", "2"], "Connection": ["upgrade"]})
+        self.client.answer(
+            201, b"made", **{"X-A": ["1", "2"], "Connection": ["upgrade", "X-Hop"], "X-Hop": ["1"]}
+        )
         self.server.turn()
         head, _, body = visitor.taken().partition(b"\r\n\r\n")
+        self.assertNotIn(b"X-Hop", head)
         self.assertTrue(head.startswith(b"HTTP/1.1 201 Created\r\n"), head)
         self.assertEqual(head.count(b"X-A: "), 2)
         self.assertNotIn(b"upgrade", head)
         self.assertEqual(body, b"made")
+
+    def test_without_host(self) -> None:
+        """A visitor of HTTP/1.0 may leave out Host, as balancers that ask for a page do."""
+        visitor = self.server.visit(b"GET /page HTTP/1.0\r\n\r\n")
+        self.assertEqual(self.client.sent[-1]["path"], "/page")
+        self.client.answer()
+        self.server.turn()
+        self.assertIn(b" 200 OK\r\n", visitor.taken())
+        self.assertTrue(visitor.disconnected)
 
     def test_one_id(self) -> None:
         """Message and log line of a request have the same id; one that is too long is replaced."""
@@ -288,6 +300,21 @@ class ClientTests(SynchronousTestCase):
             self.server.turn()
         self.assertEqual([len(client.sent) for client in clients], [2, 2, 2])
 
+    def test_drains_while_others_take(self) -> None:
+        """A client that is to end, and whose last request another one takes, ends; nobody who waits
+        is lost by it."""
+        stuck = Client(self.server, "a")
+        visitors = [self.server.visit() for _ in range(3)]
+        visitors[0].loseConnection()
+        stuck.upstream.drain()
+        other = Client(self.server, "b")
+        visitors.append(self.server.visit())
+        for _ in range(3):
+            other.answer()
+            self.server.turn()
+        self.assertIsNotNone(stuck.closed)
+        self.assertEqual([b" 200 OK" in visitor.value() for visitor in visitors[1:]], [True] * 3)
+
     def test_free_before_busy(self) -> None:
         """A client that is stuck gets nothing while another one is free."""
         stuck, free = Client(self.server, "a"), Client(self.server, "b")
@@ -299,6 +326,16 @@ class ClientTests(SynchronousTestCase):
             self.server.visit()
         self.assertEqual((len(stuck.sent), len(free.sent)), (1, 6))
         self.assertEqual(len(first), 2)
+
+    def test_streams_before_busy(self) -> None:
+        """A client of ours, which takes any number, goes before one that would let it wait."""
+        client = Client(self.server, "a")
+        self.server.visit()
+        native = Targets()
+        self.server.clients.plug(native)
+        for _ in range(3):
+            self.server.visit()
+        self.assertEqual((len(client.sent), len(native.wires)), (1, 3))
 
     def test_one_at_a_time(self) -> None:
         """The next request waits until the client has answered."""
@@ -348,20 +385,49 @@ class ClientTests(SynchronousTestCase):
         self.assertIsNone(client.closed)
 
     def test_client_leaves(self) -> None:
-        """A request that the client has is 502 at once; one that waits goes to another client."""
-        client = Client(self.server, "a")
-        asked, waits = self.server.visit(), self.server.visit()
+        """A request that the client has is 502 at once; those that wait go to another client."""
         post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
-        with_body = self.server.visit(post)
+        gone = Client(self.server, "a")
+        lost = self.server.visit()
         other = Client(self.server, "b")
+        kept, *waiting = (self.server.visit(each) for each in (GET, GET, post, post))
+        gone.upstream.lost("gone")
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 502 ", lost.taken())
+        for visitor in (kept, *waiting):
+            self.assertEqual(visitor.value(), b"")
+            other.answer()
+            self.server.turn()
+            self.assertIn(b"HTTP/1.1 200 ", visitor.taken())
+        self.assertEqual((other.upstream.load, other.upstream.held), (0, 0))
+
+    def test_last_client_leaves(self) -> None:
+        """With the last one go those that wait: without a client 503, or 502 where there was a
+        body."""
+        client = Client(self.server, "a")
+        self.server.visit()
+        waits = self.server.visit()
+        with_body = self.server.visit(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
         client.upstream.lost("gone")
         self.server.turn()
-        self.assertIn(b"HTTP/1.1 502 ", asked.taken())
+        self.assertIn(b"HTTP/1.1 503 ", waits.taken())
         self.assertIn(b"HTTP/1.1 502 ", with_body.taken())
-        self.assertEqual(waits.value(), b"")
+
+    def test_stuck_client(self) -> None:
+        """A client that is stuck keeps the request that it has, and no other."""
+        stuck, other = Client(self.server, "a"), Client(self.server, "b")
+        visitors = [self.server.visit() for _ in range(20)]
+        for _ in range(19):
+            other.answer()
+            self.server.turn()
+        self.assertEqual((len(stuck.sent), len(other.sent)), (1, 19))
+        self.assertEqual(sum(b" 200 OK" in visitor.value() for visitor in visitors), 19)
+        late = self.server.visit(), self.server.visit()
+        newcomer = Client(self.server, "c")
+        newcomer.answer()
         other.answer()
         self.server.turn()
-        self.assertIn(b"HTTP/1.1 200 ", waits.taken())
+        self.assertEqual([b" 200 OK" in visitor.value() for visitor in late], [True, True])
 
     def test_visitor_leaves(self) -> None:
         """A visitor that leaves before its turn is not asked for; after, its answer is dropped."""

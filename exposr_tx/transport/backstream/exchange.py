@@ -69,6 +69,8 @@ class Upstream(Protocol):
 
     def discard(self, stream: Exchange) -> None: ...
 
+    def let_go(self, stream: Exchange) -> None: ...
+
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class Exchange:
@@ -180,6 +182,12 @@ class Exchange:
 
     # What the upstream asks and tells
 
+    def move(self, upstream: Upstream) -> None:
+        """The request, whose message is made, goes to this client, whichever it was for."""
+        if upstream is not self._upstream:
+            before, self._upstream = self._upstream, upstream
+            before.let_go(self)
+
     def message(self) -> RequestMessage:
         """The request."""
         request = self._request
@@ -205,9 +213,12 @@ class Exchange:
         self._upstream.answered(self)
         lines = [_status_line(response.code)]
         declared = b""
+        options = ["close"]  # and those of the target's: ingress removes the fields that they name
         for name, value in response.fields:
             if name.lower() == "content-length":
                 declared = value.strip().encode("ascii", "replace")
+            elif name.lower() == "connection":
+                options.append(value)
             if name.lower() not in HOP:
                 lines.append(b"%b: %b\r\n" % (name.encode(), value.encode("utf-8", "replace")))
         body = response.body
@@ -218,7 +229,7 @@ class Exchange:
                 lines.append(b"Content-Length: %b\r\n" % declared)
         else:
             lines.append(b"Content-Length: %d\r\n" % len(body))
-        lines.append(b"Connection: close\r\n\r\n")
+        lines.append(b"Connection: %b\r\n\r\n" % ", ".join(options).encode("utf-8", "replace"))
         self._later(b"".join([*lines, body]))
 
     def broken(self) -> None:
