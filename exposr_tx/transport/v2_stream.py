@@ -84,7 +84,10 @@ class V2Stream(Stream):
 
     def peer_paused(self) -> None:
         self._held = True
-        self._pause_producer()
+        try:
+            self._pause_producer()
+        except Exception as error:
+            self._failed(error)
 
     def peer_resumed(self) -> None:
         self._held = False

@@ -85,6 +85,17 @@ class Producer:
         self.calls.append("stop")
 
 
+class Broken(Producer):
+    """A producer that fails when it is called."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        setattr(self, call, self._fail)
+
+    def _fail(self) -> None:
+        raise ZeroDivisionError
+
+
 class Link:
     """One side's message connection; :meth:`Pair.pump` carries what it holds."""
 

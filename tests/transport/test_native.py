@@ -21,7 +21,7 @@ from exposr_tx.transport.session import Session
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
 from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, Metadata, NativeMux, ResetCode
-from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders, drain
+from tests.transport.pair import ORIGIN, Broken, Link, Pair, Producer, Recorder, Recorders, drain
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
 MIB = 1024 * 1024
@@ -95,6 +95,13 @@ class Half(Recorder):
 
     def writeConnectionLost(self) -> None:
         self.write_lost = True
+
+
+class Unready(Recorder):
+    """A protocol that fails at once."""
+
+    def connectionMade(self) -> None:
+        raise ZeroDivisionError
 
 
 class HalfRecorders(Recorders):
@@ -268,6 +275,51 @@ class StreamTests(SynchronousTestCase):
         self.assertIn(b"the stream's protocol failed", b"".join(self.pair.there.sent))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.pair.server.is_open)
+
+    def test_one_that_fails_at_once(self) -> None:
+        """A protocol that fails when it is connected ends its stream, too, and no other."""
+        self.pair.targets.protocol = Unready
+        failing, target = self.pair.open()
+        self.visitor.stream.write(b"goes on")
+        self.pair.pump()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(failing.reasons, [ConnectionLost])
+        self.assertEqual(target.reasons, [ZeroDivisionError])
+        self.assertEqual(self.target.received, b"goes on")
+
+    def test_no_bytes(self) -> None:
+        """Who writes a text hears of it himself; other streams' bytes go on."""
+        _, other = self.pair.open()
+        for nonsense in ("text", 5, ["a"]):
+            self.assertRaises(TypeError, self.target.stream.write, nonsense)
+        self.target.stream.write(bytearray(b"bytes of "))
+        self.target.stream.write(memoryview(b"another kind"))
+        other.stream.write(b"fine")
+        self.pair.pump()
+        self.assertEqual(self.visitor.received, b"bytes of another kind")
+        self.assertEqual(self.pair.visitors.built[-1].received, b"fine")
+
+    def test_a_failing_producer(self) -> None:
+        """A producer that fails when it may go on loses its stream, and no other."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.registerProducer(Broken("resumeProducing"), True)
+        self.visitor.stream.write(bytes(300_000))
+        self.pair.pump()
+        other, its_target = self.pair.open()
+        self.target.stream.resumeProducing()
+        other.stream.write(b"goes on")
+        self.pair.pump()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.visitor.reasons, [ZeroDivisionError])
+        self.assertEqual((its_target.received, other.reasons), (b"goes on", []))
+
+    def test_a_producer_that_cannot_stop(self) -> None:
+        """When the connection is lost every stream hears of it, whatever the others do."""
+        self.visitor.stream.registerProducer(Broken("stopProducing"), True)
+        other, _ = self.pair.open()
+        self.pair.server.lost("the line is cut")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.visitor.reasons, other.reasons), ([ConnectionLost],) * 2)
 
     def test_nobody_wants_the_rest(self) -> None:
         """What was kept for readers who have gone is forgotten, whoever goes first and however."""

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from exposr_tx.transport.channels import LINGER
 from exposr_tx.transport.stream import HIGH_WATER, QUANTUM, RECEIVE_LIMIT, SEND_LIMIT
-from tests.transport.pair import ORIGIN, Pair, Producer, Recorder
+from tests.transport.pair import ORIGIN, Broken, Pair, Producer, Recorder
 
 PAUSE, RESUME, CLOSE, DATA = 5, 6, 4, 1
 
@@ -76,6 +76,26 @@ class Transport(SynchronousTestCase):
         self.assertEqual(self.target.reasons, [RuntimeError])
         self.assertEqual(self.visitor.reasons, [ConnectionDone])
         self.assertEqual(other.reasons, [])
+
+    def test_a_failing_producer(self) -> None:
+        """A producer that fails when it is to pause loses its own stream and nothing else."""
+        other, its_target = self.pair.open()
+        self.visitor.stream.registerProducer(Broken("pauseProducing"), True)
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"x" * (HIGH_WATER + 1))
+        self.pair.pump()
+        other.stream.write(b"goes on")
+        self.pair.advance(0.1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.visitor.reasons, [ZeroDivisionError])
+        self.assertEqual((its_target.received, other.reasons), (b"goes on", []))
+
+    def test_no_bytes(self) -> None:
+        """Who writes a text hears of it himself."""
+        self.assertRaises(TypeError, self.visitor.stream.write, "text")
+        self.visitor.stream.write(b"bytes")
+        self.pair.pump()
+        self.assertEqual(self.target.received, b"bytes")
 
 
 class Closing(SynchronousTestCase):
