@@ -208,7 +208,7 @@ class Server(SynchronousTestCase):
         protocol.makeConnection(wire)
         protocol.dataReceived(head().replace(b"Version: 13", b"Version: 12"))
         answer, _, body = wire.value().partition(b"\r\n\r\n")
-        self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"))
         told = json.loads(body)
         self.assertEqual(told["error"], "BAD_INPUT")
         self.assertIn("version", told["field"])
