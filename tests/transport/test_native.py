@@ -244,6 +244,17 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.target.reasons, [ConnectionDone])
         self.assertEqual((len(self.pair.server), len(self.pair.client)), (0, 0))
 
+    def test_a_target_that_connects_late(self) -> None:
+        """What a visitor has sent before he left is handed on: his end stops no producer before."""
+        producer = Producer()
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"last words")
+        self.visitor.stream.loseConnection()
+        self.pair.pump()
+        self.target.stream.registerProducer(producer, True)
+        self.target.stream.resumeProducing()
+        self.assertEqual((self.target.received, producer.calls), (b"last words", []))
+
     def test_an_abort_is_a_cut(self) -> None:
         """The peer sees that the connection broke."""
         self.target.stream.write(b"half of it")
