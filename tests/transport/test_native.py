@@ -20,8 +20,25 @@ from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
-from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, Metadata, NativeMux, ResetCode
-from tests.transport.pair import ORIGIN, Broken, Link, Pair, Producer, Recorder, Recorders, drain
+from exposr_tx.wire.native import (
+    CONNECTION_WINDOW,
+    MAX_WINDOW,
+    STREAM_WINDOW,
+    Metadata,
+    NativeMux,
+    ResetCode,
+)
+from tests.transport.pair import (
+    ORIGIN,
+    Broken,
+    Kept,
+    Link,
+    Pair,
+    Producer,
+    Recorder,
+    Recorders,
+    drain,
+)
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
 MIB = 1024 * 1024
@@ -447,6 +464,28 @@ class SessionTests(SynchronousTestCase):
         pair.open()
         self.failureResultOf(pair.dial(), StreamLimit)
 
+    def test_limit_of_the_client(self) -> None:
+        """Of more streams than the client takes, the one too many is told so, and ends alone."""
+        pair = NativePair()
+        assert pair.client.native is not None
+        pair.client.native._max_streams = 1
+        visitor, _ = pair.open()
+        self.successResultOf(pair.dial())
+        pair.pump()
+        self.assertEqual(pair.visitors.built[-1].reasons, [StreamLimit])
+        self.assertEqual((visitor.reasons, len(pair.targets.built)), ([], 1))
+
+    def test_credit_of_the_connection(self) -> None:
+        """What all streams send together waits for the connection's credit, and then goes on."""
+        pair = NativePair()
+        streams = CONNECTION_WINDOW // STREAM_WINDOW + 6
+        opened = [pair.open() for _ in range(streams)]
+        for visitor, _ in opened:
+            visitor.stream.write(bytes(STREAM_WINDOW))
+        self.assertEqual(sum(v.stream._sent for v, _ in opened), CONNECTION_WINDOW)
+        pair.pump()
+        self.assertEqual({len(target.received) for _, target in opened}, {STREAM_WINDOW})
+
     def test_pings(self) -> None:
         """Both sides ping in the dialect, and stay connected as long as they are answered."""
         pair = NativePair()
@@ -505,6 +544,16 @@ class SessionTests(SynchronousTestCase):
         pair.pump()
         self.assertEqual(left, [True])
         self.failureResultOf(pair.dial(), UpstreamGone)
+
+    def test_what_is_kept_when_a_client_goes(self) -> None:
+        """Streams that wait for another request end at once; it need not wait for them."""
+        pair = NativePair(max_streams=2)
+        running, _ = pair.open()
+        pair.visitors.protocol = Kept
+        kept, _ = pair.open()
+        pair.client.go_away("bye")
+        pair.pump()
+        self.assertEqual((running.reasons, kept.reasons), ([], [ConnectionDone]))
 
     def test_close(self) -> None:
         """Streams end as cut, on both sides, and waiting bytes are sent before the goodbye."""
