@@ -105,4 +105,5 @@ class V2Stream(Stream):
         if self._received and not self.disconnecting:
             self._ending = failure  # what has arrived is delivered first
         else:
+            self._discard()
             self._end(failure)

@@ -177,6 +177,19 @@ class Closing(SynchronousTestCase):
         self.assertEqual(self.target.received, b"all of it")
         self.assertEqual(self.target.reasons, [ConnectionDone])
 
+    def test_close_while_both_wait(self) -> None:
+        """What was kept for one who closes is forgotten with the stream; calls that come late do
+        nothing."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"unread")
+        self.pair.pump()
+        self.target.stream.registerProducer(Producer(), True)
+        self.target.stream.loseConnection()  # waits for its producer
+        self.visitor.stream.abortConnection()
+        self.pair.advance(0.1)
+        self.target.stream.resumeProducing()
+        self.assertEqual((self.target.received, len(self.target.reasons)), (b"", 1))
+
     def test_close_instead_of_reading(self) -> None:
         """A paused protocol whose peer has gone may close without reading on."""
         self.target.stream.pauseProducing()
