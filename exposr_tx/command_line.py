@@ -10,16 +10,13 @@ need is not imported: ``exposr --help`` is to answer at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from twisted.python.usage import UsageError
 
 from exposr_tx.client.options import FAILED, SUCCESS, USAGE, Command, ExposrOptions
 
 __all__ = ["main"]
-
-#: Commands that are no client's.
-_OTHERS: Final = frozenset({"admin account create", "policy test", "logs", "replay"})
 
 
 def main(
@@ -46,16 +43,17 @@ def main(
     except SystemExit as done:  # --help and --version
         return int(done.code or SUCCESS)
     name, command = options.command()
-    if name in _OTHERS:
-        imported()
     if name == "admin account create":
+        imported()
         return _create_account(command, out, err)
     if name == "policy test":
+        imported()
         from exposr_tx.policy.trial import trial
 
         policies, path = command.words
         return trial(policies, path, command["package"], bool(command["explain"]), out, err)
     if name in ("logs", "replay"):
+        imported()
         from exposr_tx.client.watching import watch
 
         return watch(name, command, environ, out, err)

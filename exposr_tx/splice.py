@@ -106,7 +106,7 @@ class Side(Protocol):
         peer = self._peer
         if peer is not None and not (peer.silent and self._halves):
             self.transport.unregisterProducer()
-        # A paused transport would not notice that its peer has gone.
+        # A paused transport would not notice that its peer has gone, or answers TLS's goodbye.
         self.resumeProducing()
         self._held = b""
         if reason.check(ConnectionDone):

@@ -77,6 +77,13 @@ class SpliceTests(SynchronousTestCase):
         self.assertFalse(self.b.reset)
         self.assertEqual(self.ended, 1)
 
+    def test_a_goodbye_is_heard(self) -> None:
+        """A side that was paused reads on when it is closed: over TLS its peer is to answer."""
+        self.start()
+        self.b.protocol.pauseProducing()
+        self.a.end(ConnectionDone())
+        self.assertEqual(self.b.producerState, "producing")
+
     def test_a_broken_end(self) -> None:
         """A side that breaks resets the other: a cut must not look like an end."""
         self.start()

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
@@ -31,6 +32,8 @@ class Gate:
     Protocols are given out as the factory made them: some programs exchange a
     transport's protocol, which a wrapper would not survive.
     """
+
+    _log = Logger()
 
     def __init__(self, factory: IProtocolFactory) -> None:
         self._factory = factory
@@ -56,7 +59,10 @@ class Gate:
         self._factory.doStart()
 
     def doStop(self) -> None:
-        self._factory.doStop()
+        try:
+            self._factory.doStop()
+        except Exception:  # what waits for the end would wait for ever
+            self._log.failure("{factory!r} failed when it was stopped", factory=self._factory)
 
     async def emptied(
         self, clock: IReactorTime, running: Callable[[], int], grace: float = GRACE

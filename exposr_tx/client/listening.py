@@ -148,8 +148,8 @@ class PublicPort:
 
     async def _live(self) -> None:
         problem: Exception | None = None
-        self._port = self._endpoint.start(self._factory)
         try:
+            self._port = self._endpoint.start(self._factory)
             await self._port.ended
         except Exception as error:
             problem = error

@@ -50,6 +50,7 @@ class VisitorConnection(Protocol):
     :ivar write: writes to the visitor.
     :ivar deadline: when to give up what is being waited for; see Deadlines.
     :ivar asked: the last request that a policy was asked about, where it went, and the question.
+    :ivar holding: whether it is not read because there is no room for the request's body.
     :ivar own: the connection on which a target knows this visitor; for nobody else's requests.
     """
 
@@ -69,7 +70,7 @@ class VisitorConnection(Protocol):
         self._again = False
         self._waits_for_head = False
         self._reading = True
-        self._holding = self._closing = False
+        self.holding = self._closing = False
         self._lingered = 0
         self._stalled: Stall | None = None
         self._peer: str | None = None  # until it is asked for
@@ -267,18 +268,13 @@ class VisitorConnection(Protocol):
 
     def hold_reading(self) -> None:
         """Read no more for now: there is no room for the body."""
-        self._holding = True
+        self.holding = True
         self._update_reading()
-
-    @property
-    def holding(self) -> bool:
-        """Whether the visitor is not read because there is no room for its body."""
-        return self._holding
 
     def let_read(self) -> None:
         """There is room again."""
-        if self._holding:
-            self._holding = False
+        if self.holding:
+            self.holding = False
             self._update_reading()
 
     def exchange_done(self, *, close: bool, unread: bool) -> None:
@@ -287,7 +283,7 @@ class VisitorConnection(Protocol):
         :param unread: whether bytes of its request are still to come.
         """
         self._exchange = None
-        self._holding = False
+        self.holding = False
         if close:
             self._shut(unread=unread or bool(self._parser.rest))
             return
@@ -330,7 +326,7 @@ class VisitorConnection(Protocol):
         self._forget()
         self._exchange = None
         self.transport.unregisterProducer()
-        self._holding = False
+        self.holding = False
         if self.own is not None:
             self.own.close()
         rest = self._parser.take_rest()
@@ -440,7 +436,7 @@ class VisitorConnection(Protocol):
         """The connection is lost; connectionLost follows."""
 
     def _update_reading(self) -> None:
-        reading = not self._holding and len(self._parser.rest) <= MAX_PIPELINED
+        reading = not self.holding and len(self._parser.rest) <= MAX_PIPELINED
         if reading != self._reading and not self._closing:
             self._reading = reading
             if reading:

@@ -21,7 +21,7 @@ from exposr_tx.errors import (
     TargetReset,
     UpstreamGone,
 )
-from exposr_tx.transport.stream import QUANTUM, Stream
+from exposr_tx.transport.stream import QUANTUM, Stream, as_bytes
 from exposr_tx.wire.native import ResetCode
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class NativeStream(Stream):
             return
         if self.disconnecting and self._producer is None:
             return
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
         size = len(data)
         channels = self._channels
         if self._unsent or size > QUANTUM or channels.turns.full:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from exposr_tx.interfaces import Origin
     from exposr_tx.transport.streams import Streams
 
-__all__ = ["HIGH_WATER", "QUANTUM", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream"]
+__all__ = ["HIGH_WATER", "QUANTUM", "RECEIVE_LIMIT", "SEND_LIMIT", "Stream", "as_bytes"]
 
 #: Bytes kept for a protocol that has paused us before the peer is asked to pause.
 HIGH_WATER: Final = 64 * 1024
@@ -40,6 +40,15 @@ SEND_LIMIT: Final = 64 * 1024 * 1024
 #: Bytes of one DATA, and so those sent in one turn of a connection that was full: several streams
 #: that wait take turns, and none waits long behind another's; heads are noise beside it.
 QUANTUM: Final = 256 * 1024
+
+
+def as_bytes(data: object) -> bytes:
+    """What a protocol writes that is no ``bytes`` itself.
+
+    Text and the like are refused here, where the one who wrote them hears of it: among the frames
+    of other streams they would end the connection.
+    """
+    return bytes(memoryview(data))  # type: ignore[arg-type]
 
 
 @implementer(ITransport, IPushProducer, IConsumer)
@@ -109,7 +118,10 @@ class Stream:
     def start(self, protocol: IProtocol) -> None:
         """Connect the protocol; called when the channel is open."""
         self.protocol = protocol
-        protocol.makeConnection(self)
+        try:
+            protocol.makeConnection(self)
+        except Exception as error:
+            self._failed(error)
 
     # ITransport: sending ---------------------------------------------------
 
@@ -120,6 +132,8 @@ class Stream:
     def write(self, data: bytes) -> None:
         if not data or not self._open or (self.disconnecting and self._producer is None):
             return
+        if data.__class__ is not bytes:
+            data = as_bytes(data)
         channels = self._channels
         if self._unsent or self._held or channels.turns.full:
             self._keep(data)
@@ -195,10 +209,14 @@ class Stream:
         if self._producer is None:
             if self.disconnecting:
                 self._finish()
-        elif self._streaming:
-            self._resume_producer()
-        else:
-            self._pull()
+            return
+        try:
+            if self._streaming:
+                self._resume_producer()
+            else:
+                self._pull()
+        except Exception as error:
+            self._failed(error)
 
     # ITransport: the rest --------------------------------------------------
 
@@ -346,8 +364,8 @@ class Stream:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """The protocol has, while it was given data: as with TCP that ends it, and nothing else."""
-        self._log.failure("a protocol failed on data from {stream!r}", stream=self)
+        """The protocol or its producer has: as with TCP that ends the stream, and nothing else."""
+        self._log.failure("the protocol of {stream!r} failed", stream=self)
         self._abort(error)
 
     def _taken(self, size: int) -> None:
@@ -381,7 +399,10 @@ class Stream:
         self._unsent_size = 0
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.stopProducing()
+            try:
+                producer.stopProducing()
+            except Exception:
+                self._log.failure("the producer of {stream!r} failed when stopped", stream=self)
 
     def _end_soon(self, reason: Failure) -> None:
         # Never from inside the protocol's own call, as with any transport.

@@ -84,7 +84,10 @@ class V2Stream(Stream):
 
     def peer_paused(self) -> None:
         self._held = True
-        self._pause_producer()
+        try:
+            self._pause_producer()
+        except Exception as error:
+            self._failed(error)
 
     def peer_resumed(self) -> None:
         self._held = False
@@ -102,4 +105,5 @@ class V2Stream(Stream):
         if self._received and not self.disconnecting:
             self._ending = failure  # what has arrived is delivered first
         else:
+            self._discard()
             self._end(failure)

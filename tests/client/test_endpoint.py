@@ -9,7 +9,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client.address import TunnelAddress
-from exposr_tx.client.answers import AccountRefused, ServerRefusal, ServerUnreachable, Tunnel
+from exposr_tx.client.answers import (
+    AccountRefused,
+    NotTrusted,
+    ServerRefusal,
+    ServerUnreachable,
+    Tunnel,
+)
 from exposr_tx.client.endpoint import TunnelEnded, TunnelEndpoint, TunnelPort
 from exposr_tx.client.events import Events
 from exposr_tx.errors import BadInput
@@ -61,6 +67,7 @@ class Server:
         self.dials = 0
         self.busy = 0
         self.prepared = 0
+        self.gate: Any = None
 
     async def prepare(self) -> Tunnel:
         self.prepared += 1
@@ -82,6 +89,7 @@ class Server:
 
     async def dial(self, url: str, factory: Any, native: bool = False) -> Line:
         self.dials += 1
+        self.gate = factory
         line = Line()
         self.lines.append(line)
         return line
@@ -240,6 +248,12 @@ class TunnelPortTests(SynchronousTestCase):
         self.clock.pump([0.1] * 10)
         self.assertEqual(self.log.lines[-1], "connected 2/2")
 
+    def test_a_server_that_is_not_trusted(self) -> None:
+        """It will not be trusted the next time either: that is the end, and not tried again."""
+        self.server.prepare_errors = [NotTrusted("its certificate has expired")]
+        self.failureResultOf(self.start().ended, NotTrusted)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_no_retry(self) -> None:
         """Without retrying, the first failure and the first loss are the end."""
         self.server.prepare_errors = [ServerUnreachable("away")]
@@ -291,6 +305,27 @@ class TunnelPortTests(SynchronousTestCase):
         self.successResultOf(port.stopListening())
         self.successResultOf(port.ended)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_waits(self) -> None:
+        """It is over when every connection is closed, also one that the server is leaving."""
+        port = self.start()
+        self.clock.advance(5)
+        old = self.server.lines[0]
+        old.leaving.callback(None)
+        old.close = lambda: None  # type: ignore[method-assign] # which takes a moment
+        stopped = port.stopListening()
+        self.assertNoResult(stopped)
+        old.end(1000, "")
+        self.successResultOf(stopped)
+
+    def test_nobody_new(self) -> None:
+        """What an existing exposrd, which cannot be asked, still sends is turned away."""
+        port = self.start()
+        gate = self.server.gate
+        self.assertIsNotNone(gate.buildProtocol(None))
+        self.server.lines[0].streams = 1
+        port.drain(3.0)
+        self.assertIsNone(gate.buildProtocol(None))
 
     def test_drain(self) -> None:
         """Every connection is left at once, and closed with its last stream or when time is up."""

@@ -263,6 +263,20 @@ class ListeningTests(SynchronousTestCase):
         self.successResultOf(second)
         self.successResultOf(tunnel.port.stopListening())
 
+    def test_a_factory_that_does_not_start(self) -> None:
+        """Who listens with it is told why it cannot be."""
+        self.patch(self.site, "doStart", lambda: 1 / 0)
+        self.assertRaises(ZeroDivisionError, Tunnel, self.site, reactor=self.reactor)
+
+    def test_a_factory_that_does_not_stop(self) -> None:
+        """Listening is over all the same, and the log has what happened."""
+        tunnel = self.tunnel()
+        self.patch(self.site, "doStop", lambda: 1 / 0)
+        stopped = tunnel.port.stopListening()
+        tunnel.advance(0.2)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_programs_that_do_not_stop(self) -> None:
         """When the reactor ends, the tunnel is closed in order for programs that forget it."""
         tunnel = self.tunnel()

@@ -410,9 +410,9 @@ class Counted(Resource):
 async def main():
     inspector = start_inspector(0)
     print(f"Inspector: {inspector.url}", flush=True)
-    await listen(Site(Counted()), "listened", inspector=inspector)
+    listening = await listen(Site(Counted()), inspector=inspector)
     await connect(os.environ["TARGET"], "connected", inspector=inspector, grace=0)
-    print("public", flush=True)
+    print("public as", listening.tunnel_id, flush=True)
 
 ensureDeferred(main()).addErrback(lambda why: (why.printTraceback(), reactor.stop()))
 reactor.run()
@@ -437,13 +437,15 @@ class OtherProgramTests(SynchronousTestCase):
         server = Server(self, "--allow-registration")
         variables = {**self.home, "EXPOSR_SERVER": server.url, "TARGET": self.target.url}
         program = Process(self, [sys.executable, "-c", PROGRAM], variables)
-        program.wait_for_line("public")
-        for name in ("listened", "connected"):
+        invented = program.wait_for_line("public as (.*)")[1]
+        for name, path in ((invented, b"/listened"), ("connected", b"/connected")):
             with server.visit(name) as visitor:
-                self.assertEqual(visitor.get(f"/{name}".encode()).status, 200)
+                self.assertEqual(visitor.get(path).status, 200)
         self.assertEqual(
             [line.split()[3] for line in self.lines("logs")], ["/listened", "/connected"]
         )
+        names = [json.loads(line)["tunnel"] for line in self.lines("logs", "--json")]
+        self.assertEqual(names, [invented, "connected"])
         (made,) = self.lines("replay", "1")
         self.assertRegex(made, r"  GET  /listened  200  .*  replay of 1$")
         self.assertIn("visit 2 of /listened", self.lines("logs", made.split()[0]))

@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from exposr_tx.interfaces import Origin
+from exposr_tx.interfaces import IReusable, Origin
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.websocket import WebsocketEndpoint
 from exposr_tx.wire.mux import MuxV2
@@ -53,10 +54,18 @@ class Recorder(Protocol):
         return self.transport
 
 
+@implementer(IReusable)
+class Kept(Recorder):
+    """A stream's protocol on which nothing runs."""
+
+    def end_idle(self) -> None:
+        self.stream.loseConnection()
+
+
 class Recorders(Factory):
     """Builds recorders, and keeps them."""
 
-    protocol = Recorder
+    protocol: type[Recorder] = Recorder
 
     def __init__(self) -> None:
         self.built: list[Recorder] = []
@@ -83,6 +92,17 @@ class Producer:
 
     def stopProducing(self) -> None:
         self.calls.append("stop")
+
+
+class Broken(Producer):
+    """A producer that fails when it is called."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        setattr(self, call, self._fail)
+
+    def _fail(self) -> None:
+        raise ZeroDivisionError
 
 
 class Link:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from exposr_tx.errors import PermissionDenied, StreamLimit, TooManyConnections, UpstreamGone
-from exposr_tx.interfaces import IAdmission, IReusable, IUpstream, Origin
+from exposr_tx.interfaces import IAdmission, IUpstream, Origin
 from exposr_tx.testing import MemoryEndpoint
 from exposr_tx.transport.session import MAX_UNREAD_REPLIES
 from exposr_tx.transport.websocket import (
@@ -27,7 +27,7 @@ from exposr_tx.transport.websocket import (
     WebsocketUpstream,
     connect,
 )
-from tests.transport.pair import ORIGIN, Recorder, Recorders, drain
+from tests.transport.pair import ORIGIN, Kept, Recorder, Recorders, drain
 
 CLIENT = IPv4Address("TCP", "198.51.100.7", 40001)
 SERVER = IPv4Address("TCP", "192.0.2.1", 80)
@@ -70,14 +70,6 @@ class Handing(Factory):
 
     def buildProtocol(self, addr: object) -> Any:
         return self._given
-
-
-@implementer(IReusable)
-class Kept(Recorder):
-    """A stream's protocol on which nothing runs."""
-
-    def end_idle(self) -> None:
-        self.stream.loseConnection()
 
 
 class AttachmentTests(SynchronousTestCase):

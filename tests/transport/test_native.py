@@ -20,8 +20,25 @@ from exposr_tx.transport.liveness import LAST_LOOK, PING_INTERVAL
 from exposr_tx.transport.session import Session
 from exposr_tx.transport.stream import Stream
 from exposr_tx.transport.websocket import ClientConnection, WebsocketEndpoint, connect
-from exposr_tx.wire.native import MAX_WINDOW, STREAM_WINDOW, Metadata, NativeMux, ResetCode
-from tests.transport.pair import ORIGIN, Link, Pair, Producer, Recorder, Recorders, drain
+from exposr_tx.wire.native import (
+    CONNECTION_WINDOW,
+    MAX_WINDOW,
+    STREAM_WINDOW,
+    Metadata,
+    NativeMux,
+    ResetCode,
+)
+from tests.transport.pair import (
+    ORIGIN,
+    Broken,
+    Kept,
+    Link,
+    Pair,
+    Producer,
+    Recorder,
+    Recorders,
+    drain,
+)
 from tests.transport.test_websocket import URL, Admission, Dialling, Wire, accept, head
 
 MIB = 1024 * 1024
@@ -95,6 +112,13 @@ class Half(Recorder):
 
     def writeConnectionLost(self) -> None:
         self.write_lost = True
+
+
+class Unready(Recorder):
+    """A protocol that fails at once."""
+
+    def connectionMade(self) -> None:
+        raise ZeroDivisionError
 
 
 class HalfRecorders(Recorders):
@@ -237,6 +261,17 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.target.reasons, [ConnectionDone])
         self.assertEqual((len(self.pair.server), len(self.pair.client)), (0, 0))
 
+    def test_a_target_that_connects_late(self) -> None:
+        """What a visitor has sent before he left is handed on: his end stops no producer before."""
+        producer = Producer()
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"last words")
+        self.visitor.stream.loseConnection()
+        self.pair.pump()
+        self.target.stream.registerProducer(producer, True)
+        self.target.stream.resumeProducing()
+        self.assertEqual((self.target.received, producer.calls), (b"last words", []))
+
     def test_an_abort_is_a_cut(self) -> None:
         """The peer sees that the connection broke."""
         self.target.stream.write(b"half of it")
@@ -268,6 +303,51 @@ class StreamTests(SynchronousTestCase):
         self.assertIn(b"the stream's protocol failed", b"".join(self.pair.there.sent))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.pair.server.is_open)
+
+    def test_one_that_fails_at_once(self) -> None:
+        """A protocol that fails when it is connected ends its stream, too, and no other."""
+        self.pair.targets.protocol = Unready
+        failing, target = self.pair.open()
+        self.visitor.stream.write(b"goes on")
+        self.pair.pump()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(failing.reasons, [ConnectionLost])
+        self.assertEqual(target.reasons, [ZeroDivisionError])
+        self.assertEqual(self.target.received, b"goes on")
+
+    def test_no_bytes(self) -> None:
+        """Who writes a text hears of it himself; other streams' bytes go on."""
+        _, other = self.pair.open()
+        for nonsense in ("text", 5, ["a"]):
+            self.assertRaises(TypeError, self.target.stream.write, nonsense)
+        self.target.stream.write(bytearray(b"bytes of "))
+        self.target.stream.write(memoryview(b"another kind"))
+        other.stream.write(b"fine")
+        self.pair.pump()
+        self.assertEqual(self.visitor.received, b"bytes of another kind")
+        self.assertEqual(self.pair.visitors.built[-1].received, b"fine")
+
+    def test_a_failing_producer(self) -> None:
+        """A producer that fails when it may go on loses its stream, and no other."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.registerProducer(Broken("resumeProducing"), True)
+        self.visitor.stream.write(bytes(300_000))
+        self.pair.pump()
+        other, its_target = self.pair.open()
+        self.target.stream.resumeProducing()
+        other.stream.write(b"goes on")
+        self.pair.pump()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.visitor.reasons, [ZeroDivisionError])
+        self.assertEqual((its_target.received, other.reasons), (b"goes on", []))
+
+    def test_a_producer_that_cannot_stop(self) -> None:
+        """When the connection is lost every stream hears of it, whatever the others do."""
+        self.visitor.stream.registerProducer(Broken("stopProducing"), True)
+        other, _ = self.pair.open()
+        self.pair.server.lost("the line is cut")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((self.visitor.reasons, other.reasons), ([ConnectionLost],) * 2)
 
     def test_nobody_wants_the_rest(self) -> None:
         """What was kept for readers who have gone is forgotten, whoever goes first and however."""
@@ -384,6 +464,28 @@ class SessionTests(SynchronousTestCase):
         pair.open()
         self.failureResultOf(pair.dial(), StreamLimit)
 
+    def test_limit_of_the_client(self) -> None:
+        """Of more streams than the client takes, the one too many is told so, and ends alone."""
+        pair = NativePair()
+        assert pair.client.native is not None
+        pair.client.native._max_streams = 1
+        visitor, _ = pair.open()
+        self.successResultOf(pair.dial())
+        pair.pump()
+        self.assertEqual(pair.visitors.built[-1].reasons, [StreamLimit])
+        self.assertEqual((visitor.reasons, len(pair.targets.built)), ([], 1))
+
+    def test_credit_of_the_connection(self) -> None:
+        """What all streams send together waits for the connection's credit, and then goes on."""
+        pair = NativePair()
+        streams = CONNECTION_WINDOW // STREAM_WINDOW + 6
+        opened = [pair.open() for _ in range(streams)]
+        for visitor, _ in opened:
+            visitor.stream.write(bytes(STREAM_WINDOW))
+        self.assertEqual(sum(v.stream._sent for v, _ in opened), CONNECTION_WINDOW)
+        pair.pump()
+        self.assertEqual({len(target.received) for _, target in opened}, {STREAM_WINDOW})
+
     def test_pings(self) -> None:
         """Both sides ping in the dialect, and stay connected as long as they are answered."""
         pair = NativePair()
@@ -442,6 +544,16 @@ class SessionTests(SynchronousTestCase):
         pair.pump()
         self.assertEqual(left, [True])
         self.failureResultOf(pair.dial(), UpstreamGone)
+
+    def test_what_is_kept_when_a_client_goes(self) -> None:
+        """Streams that wait for another request end at once; it need not wait for them."""
+        pair = NativePair(max_streams=2)
+        running, _ = pair.open()
+        pair.visitors.protocol = Kept
+        kept, _ = pair.open()
+        pair.client.go_away("bye")
+        pair.pump()
+        self.assertEqual((running.reasons, kept.reasons), ([], [ConnectionDone]))
 
     def test_close(self) -> None:
         """Streams end as cut, on both sides, and waiting bytes are sent before the goodbye."""

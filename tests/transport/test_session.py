@@ -243,6 +243,17 @@ class Sharing(SynchronousTestCase):
             pair.there.take("message", close)
         self.assertIsNotNone(pair.there.aborted)
 
+    def test_answers_that_are_read_late(self) -> None:
+        """Who reads now and then may ask for as much as he likes."""
+        pair = Pair()
+        close = bytes.fromhex("0002 0004 00000009 00000009 00000000")
+        for _ in range(3):
+            pair.client.pauseProducing()
+            for _ in range(MAX_UNREAD_REPLIES // 32):
+                pair.there.take("message", close)
+            pair.client.resumeProducing()
+        self.assertIsNone(pair.there.aborted)
+
     @settings(max_examples=40)
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(1, 90_000))))
     def test_anything_in_any_order(self, steps: list[tuple[int, int, int]]) -> None:

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 
 from exposr_tx.transport.channels import LINGER
 from exposr_tx.transport.stream import HIGH_WATER, QUANTUM, RECEIVE_LIMIT, SEND_LIMIT
-from tests.transport.pair import ORIGIN, Pair, Producer, Recorder
+from tests.transport.pair import ORIGIN, Broken, Pair, Producer, Recorder
 
 PAUSE, RESUME, CLOSE, DATA = 5, 6, 4, 1
 
@@ -76,6 +76,26 @@ class Transport(SynchronousTestCase):
         self.assertEqual(self.target.reasons, [RuntimeError])
         self.assertEqual(self.visitor.reasons, [ConnectionDone])
         self.assertEqual(other.reasons, [])
+
+    def test_a_failing_producer(self) -> None:
+        """A producer that fails when it is to pause loses its own stream and nothing else."""
+        other, its_target = self.pair.open()
+        self.visitor.stream.registerProducer(Broken("pauseProducing"), True)
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"x" * (HIGH_WATER + 1))
+        self.pair.pump()
+        other.stream.write(b"goes on")
+        self.pair.advance(0.1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.visitor.reasons, [ZeroDivisionError])
+        self.assertEqual((its_target.received, other.reasons), (b"goes on", []))
+
+    def test_no_bytes(self) -> None:
+        """Who writes a text hears of it himself."""
+        self.assertRaises(TypeError, self.visitor.stream.write, "text")
+        self.visitor.stream.write(b"bytes")
+        self.pair.pump()
+        self.assertEqual(self.target.received, b"bytes")
 
 
 class Closing(SynchronousTestCase):
@@ -156,6 +176,19 @@ class Closing(SynchronousTestCase):
         self.target.stream.resumeProducing()
         self.assertEqual(self.target.received, b"all of it")
         self.assertEqual(self.target.reasons, [ConnectionDone])
+
+    def test_close_while_both_wait(self) -> None:
+        """What was kept for one who closes is forgotten with the stream; calls that come late do
+        nothing."""
+        self.target.stream.pauseProducing()
+        self.visitor.stream.write(b"unread")
+        self.pair.pump()
+        self.target.stream.registerProducer(Producer(), True)
+        self.target.stream.loseConnection()  # waits for its producer
+        self.visitor.stream.abortConnection()
+        self.pair.advance(0.1)
+        self.target.stream.resumeProducing()
+        self.assertEqual((self.target.received, len(self.target.reasons)), (b"", 1))
 
     def test_close_instead_of_reading(self) -> None:
         """A paused protocol whose peer has gone may close without reading on."""

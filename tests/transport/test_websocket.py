@@ -30,6 +30,7 @@ from exposr_tx.errors import (
     PermissionDenied,
     StreamLimit,
     TooManyConnections,
+    TooManyFailures,
     UpstreamGone,
 )
 from exposr_tx.interfaces import IAdmission, ITakeover, IUpstream, Origin
@@ -208,7 +209,7 @@ class Server(SynchronousTestCase):
         protocol.makeConnection(wire)
         protocol.dataReceived(head().replace(b"Version: 13", b"Version: 12"))
         answer, _, body = wire.value().partition(b"\r\n\r\n")
-        self.assertTrue(answer.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"))
         told = json.loads(body)
         self.assertEqual(told["error"], "BAD_INPUT")
         self.assertIn("version", told["field"])
@@ -512,6 +513,17 @@ class Server(SynchronousTestCase):
         self.admission.plugging = fail(TooManyConnections("full"))
         self.shake_hands()
         self.assertEqual([e["code"] for e in self.lines()], ["TUNNEL_ALREADY_CONNECTED"])
+
+    def test_refusals_that_were_told_of(self) -> None:
+        """An address that is shut out was told of once, and a server that ends has said so:
+        each client that tries again writes no further line."""
+        self.listen_to_log()
+        self.patch(self.admission, "admit", lambda *_: fail(TooManyFailures(60)))
+        for draining in (False, True):
+            self.endpoint.draining = draining
+            refused = self.endpoint.admit(b"/v1/tunnel/my-tunnel/ws-endpoint?t=x", [], ORIGIN)
+            self.failureResultOf(refused, Draining if draining else TooManyFailures)
+        self.assertEqual(self.lines(), [])
 
     # Abuse
 

@@ -191,13 +191,9 @@ class _Server(_Texts, ServerProtocol):  # type: ignore[misc]
             TUNNEL, upstream.peer, len(endpoint.clients), lost.clean, lost.code, reason
         )
 
-    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        body = f"Bad Request\nfailed to upgrade: {reason}\n".encode("ascii", "replace")
-        lines = [f"HTTP/1.1 {code} Bad Request", "Content-Type: text/plain; charset=utf-8"]
-        lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
-        lines += ["X-Content-Type-Options: nosniff", f"Content-Length: {len(body)}"]
-        lines += ["Connection: close", "", ""]
-        self.transport.write("\r\n".join(lines).encode("latin-1") + body)
+    def refusal(self, reason: str) -> tuple[str, bytes]:
+        body = f"Bad Request\nfailed to upgrade: {reason}\n"
+        return "text/plain; charset=utf-8", body.encode("ascii", "replace")
 
 
 class _ServerFactory(WebSocketServerFactory):

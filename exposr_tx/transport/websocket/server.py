@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -71,12 +72,16 @@ class ServerProtocol(Carrier, WebSocketServerProtocol):  # type: ignore[misc]
         return None, agreed if self.native else {}
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        # A refusal without a body leaves existing clients waiting for ever.
-        body = json.dumps({"error": "BAD_INPUT", "field": reason}).encode()
-        lines = [f"HTTP/1.1 {code} Bad Request", "Content-Type: application/json"]
+        kind, body = self.refusal(reason)
+        lines = [f"HTTP/1.1 {code} {HTTPStatus(code).phrase}", f"Content-Type: {kind}"]
         lines += [f"{name}: {value}" for name, value in responseHeaders or ()]
         lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
         self.transport.write("\r\n".join(lines).encode("latin-1") + body)
+
+    def refusal(self, reason: str) -> tuple[str, bytes]:
+        """What a client is told whose handshake is none: its media type and the body, without
+        which existing clients wait for ever."""
+        return "application/json", json.dumps({"error": "BAD_INPUT", "field": reason}).encode()
 
     def onOpen(self) -> None:
         self.limit_messages()
