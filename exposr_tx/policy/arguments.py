@@ -28,7 +28,7 @@ LOOKING: Final = {
     **dict.fromkeys(("bits.and", "bits.lsh", "bits.or", "bits.rsh", "bits.xor"), 2),
     **dict.fromkeys(("crypto.hmac.md5", "crypto.hmac.sha1", "crypto.hmac.sha256"), 2),
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),
-    **dict.fromkeys(("object.union", "sprintf"), 2),
+    **dict.fromkeys(("object.subset", "object.union", "sprintf"), 2),
     **dict.fromkeys(("glob.match", "replace"), 3),
 }
 
@@ -263,6 +263,38 @@ object_union_n_of(objects) := object.union_n(objects) if {{
     keys := [key | some one in objects; some key in object.keys(one); is_object(one[key])]
     count(keys) == count({{key | some key in keys}})
 }} else := unknown(objects)
+
+# An empty array to look for ends the process, an empty set is in an empty array, and below a key
+# a set may be in an array.
+object_subset_of(whole, wanted) := object.subset(whole, wanted) if {{
+    is_set(wanted)
+    type_name(whole) in {{"array", "set"}}
+    whole != []
+}} else := object.subset(whole, wanted) if {{
+    is_array(wanted)
+    is_array(whole)
+    count(wanted) > 0
+}} else := object.subset(whole, wanted) if {{
+    is_object(wanted)
+    is_object(whole)
+    count([1 | walk(wanted, [path, part]); is_odd(object.get(whole, path, null), part)]) == 0
+}} else := unknown(wanted) if {{
+    is_object(wanted)
+    is_object(whole)
+}} else := is_array(wanted) if {{
+    type_name(wanted) in {{"array", "set"}}
+    is_array(whole)
+}}
+
+is_odd(_, part) if part == []
+is_odd(whole, part) if {{
+    is_array(whole)
+    is_set(part)
+}}
+is_odd(whole, part) if {{
+    is_set(whole)
+    is_array(part)
+}}
 
 # Of others than numbers and texts, %s and %d make something else, and some verbs are none.
 sprintf_of(form, values) := sprintf(form, values) if {{

@@ -39,6 +39,9 @@ HOLDS = (
     'base64.decode("YSJi") == input.header.Quoted',
     'json.unmarshal(base64.decode(input.header.Role)).name == "\\"x\\""',
     'urlquery.encode("a b") == "a+b"',
+    *("object.subset(empty, [])", "not object.subset(empty, set())", 'object.subset(["a"], {"a"})'),
+    'object.subset({"a": {"b": ["x", "y"]}}, {"a": {"b": ["y"]}})',
+    'not object.subset({"b": 1}, {"a": ["x"]})',
     'regex.replace("abc", "(b)", "<$1>") == "a<b>c"',
     'json.unmarshal(`{"a": "x-0"}`).a == "x-0"',
 )
@@ -54,6 +57,7 @@ FAILS = (
     *('json.filter(json_of, ["/a/b"]) == {}', 'json.remove(json_of, ["a~1b"]) == json_of'),
     *("crypto.sha256(input.header.Quoted) == `x`", "hex.encode(input.header.Text) == `x`"),
     *("base64.encode(input.header.Quoted) == `x`", 'base64.decode("ImEi") == "a"'),
+    *('object.subset(json_of, {"a": []})', 'object.subset({"a": ["x"]}, {"a": {"x"}})'),
     *('hex.decode("226122") == "a"', "crypto.hmac.sha256(`a`, input.header.Quoted) == `x`"),
     *("time.parse_duration_ns(input.header.Spent) < 1", "json.unmarshal(`-0`) == 1"),
     'json.unmarshal(`{"level": -0}`).level == 1',
@@ -62,6 +66,8 @@ RULES = """
 json_of := object.remove(json.unmarshal(replace(input.header.Json, "-0", "0")), ["x"])
 
 far := json_of.far
+
+empty := [1 | input.header.Nope]
 """
 
 
