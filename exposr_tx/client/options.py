@@ -61,9 +61,11 @@ class Command(EnvironOptions):
 
     def _recognise(self, word: str) -> list[str] | None:
         # Help is about the last command that the line names.
-        if self._names_command and word in ("--help", "--version"):
+        if self._names_command and word in ("--help", "-h", "--version"):
             return None
         return super()._recognise(word)
+
+    opt_h = usage.Options.opt_help
 
     def parseArgs(self, *words: str) -> None:
         if self._commands():
@@ -213,7 +215,13 @@ class Tunnel(Command):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         words = list(options or ())
         rest = [word for word in self._sort(list(words))[1] if not word.startswith("-")]
-        if rest and rest[0] not in {entry[0] for entry in self.subCommands}:
+        names = [entry[0] for entry in self.subCommands]
+        if rest and rest[0] not in names:
+            if not _is_target(rest[0]):
+                raise usage.UsageError(
+                    f"{rest[0]!r} is no command and no target; the commands are: "
+                    f"{', '.join(names)}; a target is like http://localhost:3000"
+                )
             self.short = True
             words.insert(0, "connect")
         super().parseOptions(words)
@@ -331,7 +339,7 @@ class Replay(Command):
     opt_H = opt_header
 
 
-def _is_short(word: str) -> bool:
+def _is_target(word: str) -> bool:
     """A first word that cannot be a command: a port, host:port, a URL."""
     return ":" in word or (word.isascii() and word.isdigit())
 
@@ -370,8 +378,11 @@ class ExposrOptions(Command):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         words = list(options or ())
         rest = [word for word in self._sort(list(words))[1] if not word.startswith("-")]
-        if rest and _is_short(rest[0]):
+        if rest and _is_target(rest[0]):
             words.insert(0, "tunnel")
+        elif rest[:1] == ["help"]:
+            words.remove("help")
+            words.append("--help")
         super().parseOptions(words)
 
     def command(self) -> tuple[str, Command]:

@@ -92,9 +92,20 @@ class ExposrOptionsTests(SynchronousTestCase):
             self.assertIn(said, str(caught.exception))
             self.assertNotIn("\n", str(caught.exception))
 
+    def test_misspelt_command(self) -> None:
+        """A word after tunnel that is neither command nor target is told with what there is."""
+        for words in (("lst",), ("conect", "my-tunnel", "3000"), ("my-tunnel", "http://h")):
+            error = self.assertRaises(UsageError, parsed, "tunnel", *words)
+            self.assertIn(f"{words[0]!r} is no command", str(error))
+            self.assertIn("connect, configure", str(error))
+
     def test_help_is_the_commands_own(self) -> None:
-        """--help shows the options of the command that stands on the line, wherever it stands."""
-        for line in ("tunnel connect --help", "--help tunnel connect", "tunnel --help connect"):
+        """--help shows the options of the command that stands on the line, wherever it stands;
+        so do -h and help."""
+        for line in (
+            *("tunnel connect --help", "--help tunnel connect", "tunnel --help connect"),
+            *("tunnel connect -h", "-h tunnel connect", "help tunnel connect"),
+        ):
             printed = StringIO()
             with self.assertRaises(SystemExit) as caught, redirect_stdout(printed):
                 parsed(*line.split())
