@@ -157,7 +157,7 @@ class RequestRewriter:
             fields.insert(0, (b"Host", request.authority))  # HTTP/1.1 cannot do without
         fields += self._framing(request)
         target = request.target
-        if rules.query and b"?" not in target:
+        if rules.query and b"?" not in target and target != b"*":
             target = b"%b?%b" % (target, rules.query)
         lines = [b"%b %b HTTP/1.1" % (request.method, target)]
         lines += [b"%b: %b" % pair for pair in fields]

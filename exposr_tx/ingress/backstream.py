@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from exposr_tx.addresses import host_port
 from exposr_tx.errors import ExposrError, PolicyDenied, TunnelNotConnected
 from exposr_tx.ingress.exchange import Exchange
 from exposr_tx.ingress.guard import Guard, GuardedExchange
@@ -189,6 +190,9 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         backstream = self._backstream
         if self._claimed is not None and request.host != self._claimed:
             return super().exchange(visitor, request, request_id)
+        if not request.authority:
+            # HTTP/1.0 may do without, as checks of balancers do; what is written anew may not.
+            request.authority = host_port(visitor.transport.getHost()).encode("ascii")
         if _joins(request):
             return _Join(visitor, request, request_id, backstream.takeover)
         visit = (backstream, visitor, request, request_id, backstream.routes, self._found)

@@ -55,6 +55,13 @@ class RequestRewriterTests(SynchronousTestCase):
             self.assertIn(line, lines)
         self.assertEqual(body, b"hi")
 
+    def test_own_query(self) -> None:
+        """Requests without a query get the target's; nothing follows the star of OPTIONS."""
+        rules = Rules(b"http", b"localhost:3000", query=b"own=1")
+        for target, gone in ((b"/", b"/?own=1"), (b"/?x", b"/?x"), (b"*", b"*")):
+            out = rewritten(b"OPTIONS %b HTTP/1.1\r\nHost: a.b\r\n\r\n" % target, rules)
+            self.assertTrue(out.startswith(b"OPTIONS %b HTTP/1.1\r\n" % gone), out)
+
     def test_foreign_urls_stay(self) -> None:
         """An Origin of somebody else is not touched."""
         out = rewritten(b"GET / HTTP/1.1\r\nHost: a.b\r\nOrigin: http://other\r\n\r\n", self.rules)

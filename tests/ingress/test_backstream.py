@@ -140,6 +140,15 @@ class VisitTests(SynchronousTestCase):
         self.assertNotIn(b"upgrade", head)
         self.assertEqual(body, b"made")
 
+    def test_without_host(self) -> None:
+        """A visitor of HTTP/1.0 may leave out Host, as balancers that ask for a page do."""
+        visitor = self.server.visit(b"GET /page HTTP/1.0\r\n\r\n")
+        self.assertEqual(self.client.sent[-1]["path"], "/page")
+        self.client.answer()
+        self.server.turn()
+        self.assertIn(b" 200 OK\r\n", visitor.taken())
+        self.assertTrue(visitor.disconnected)
+
     def test_one_id(self) -> None:
         """Message and log line of a request have the same id; one that is too long is replaced."""
         self.server.visit()
