@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import unquote
 
-from exposr_tx.backstream.log import Log
+from exposr_tx.backstream.log import Log, path_of
 from exposr_tx.inspection.exchanges import Exchange, Watcher
 
 __all__ = ["Answers"]
@@ -45,11 +44,10 @@ class Answers(Watcher):
         assert exchange.response is not None
         raw = exchange.request.raw
         method, target, _ = raw.split(b" ", 2)
-        path = target.partition(b"?")[0].decode("latin-1")
         id = _ID.search(raw)
         self._log.answering(
             id[1] if id else b"",
             exchange.response.status,
-            unquote(path) if "%" in path else path,
+            path_of(target),
             method,
         )

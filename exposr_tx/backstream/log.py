@@ -2,7 +2,8 @@
 
 Text is ``HH:MM:SS.mmm LEVEL message key="value" ``, JSON an object with ``time``,
 ``level``, ``source``, ``msg`` and the fields. What may be a credential is
-``[REDACTED]`` by its name, and taken out of all other values.
+``[REDACTED]`` by its name, and taken out of all other values. Peers are written as Go
+writes an address: without quotes in text, as an object in JSON.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final
+from urllib.parse import unquote
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from exposr_tx.addresses import host_port
+from exposr_tx.addresses import host_port, unwrapped
 from exposr_tx.interfaces import IAccessLog
 from exposr_tx.logs import LogOutput, redact
 
-__all__ = ["AccessLines", "Journal", "Log", "Observer", "log_output"]
+__all__ = ["AccessLines", "Journal", "Log", "Observer", "log_output", "path_of"]
 
 _LEVELS: Final = {"debug": 0, "info": 1, "warn": 2, "error": 3}
 _TWISTED: Final = {
@@ -103,15 +105,18 @@ class Log:
 
     # Each request costs these lines. They are made by hand: 1 µs in place of 21, or of 31 as JSON.
 
-    def sent(self, id: bytes, method: bytes) -> None:
+    def sent(self, id: bytes, method: bytes, path: str) -> None:
         """A request went to a client."""
         start = self._quick(SENT, id, method)
         if not start:
-            self.info(SENT, id=id.decode("latin-1"), method=method.decode("latin-1"))
+            names = {"id": id.decode("latin-1"), "method": method.decode("latin-1")}
+            self.info(SENT, **names, path=path)
         elif self._is_text:
-            self._write(b'%bid="%b" method="%b" \n' % (start, id, method))
+            words = (start, id, method, _shown_path(path)[0])
+            self._write(b'%bid="%b" method="%b" path=%b \n' % words)
         else:
-            self._write(b'%b,"id":"%b","method":"%b"}\n' % (start, id, method))
+            words = (start, id, method, _shown_path(path)[1])
+            self._write(b'%b,"id":"%b","method":"%b","path":%b}\n' % words)
 
     def answered(self, id: bytes, method: bytes, code: int) -> None:
         """A visitor was answered."""
@@ -130,8 +135,7 @@ class Log:
             names = {"id": id.decode("latin-1"), "code": code, "path": path}
             self.info(ANSWERING, **names, method=method.decode("latin-1"))
             return
-        shown = _shown_path(path) if len(path) <= MAX_KEPT_PATH else _shown_path.__wrapped__(path)
-        words = (start, id, code, shown[0 if self._is_text else 1], method)
+        words = (start, id, code, _shown_path(path)[0 if self._is_text else 1], method)
         if self._is_text:
             self._write(b'%bid="%b" code=%d path=%b method="%b" \n' % words)
         else:
@@ -198,7 +202,7 @@ class Log:
         parts = [f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {level.upper()} {place}"]
         parts.append(_one_line(message) + " ")
         for name, value in fields.items():
-            is_plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+            is_plain = isinstance(value, (int, float, _Peer)) and not isinstance(value, bool)
             text = str(value) if is_plain else _quoted(value)
             parts.append(f"{name}={text} ")
         line = "".join(parts) + "\n"
@@ -217,22 +221,48 @@ class Log:
             "msg": message,
             **fields,
         }
-        return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+        text = json.dumps(line, separators=(",", ":"), default=_Peer.members)
+        return text.encode("ascii") + b"\n"
+
+
+class _Peer:
+    """The address of a peer, as Go shows it."""
+
+    def __init__(self, address: IAddress) -> None:
+        self._address = address
+
+    def __str__(self) -> str:
+        return host_port(self._address)
+
+    def members(self) -> dict[str, Any]:
+        """What JSON has of it."""
+        host, port = getattr(self._address, "host", ""), getattr(self._address, "port", 0)
+        return {"IP": unwrapped(host), "Port": port, "Zone": ""}
 
 
 def _shown(name: str, value: Any) -> Any:
     if name.lower() in _SECRET:
         return "[REDACTED]"
-    if isinstance(value, (bool, int, float)) or value is None:
+    if isinstance(value, (bool, int, float, _Peer)) or value is None:
         return value
     if name == "id":
         return str(value)  # a request's; the letters of some look like an account's number
     return redact(value if isinstance(value, str) else str(value))
 
 
-@lru_cache(maxsize=256)
+def path_of(target: bytes) -> str:
+    """The decoded path of a request target."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    return unquote(path) if "%" in path else path
+
+
 def _shown_path(path: str) -> tuple[bytes, bytes]:
     """A path as a field in text and in JSON."""
+    return _kept_path(path) if len(path) <= MAX_KEPT_PATH else _kept_path.__wrapped__(path)
+
+
+@lru_cache(maxsize=256)
+def _kept_path(path: str) -> tuple[bytes, bytes]:
     shown = redact(path)
     return (
         _quoted(shown).encode("utf-8", "backslashreplace"),
@@ -307,22 +337,22 @@ class Journal:
         self._log = log
 
     def connected(self, tunnel_id: str, peer: IAddress, connections: int) -> None:
-        self._log.info("connected to WebSocket server", remote=host_port(peer), clients=connections)
+        self._log.info("connected to WebSocket server", remote=_Peer(peer), clients=connections)
 
     def lost(
         self, tunnel_id: str, peer: IAddress, connections: int, clean: bool, code: int, reason: str
     ) -> None:
         self._log.info(
             "disconnected from WebSocket server",
-            remote=host_port(peer),
+            remote=_Peer(peer),
             clients=connections,
             code=code,
             reason=reason,
         )
 
     def refused(self, tunnel_id: str, peer: IAddress, error: Any) -> None:
-        self._log.warn("failed to upgrade", remote=host_port(peer), error=str(error))
+        self._log.warn("failed to upgrade", remote=_Peer(peer), error=str(error))
 
     def asked(self, id: str, method: str, path: str) -> None:
         """A request was sent to a client as a message."""
-        self._log.sent(id.encode("latin-1", "replace"), method.encode("latin-1", "replace"))
+        self._log.sent(id.encode("latin-1", "replace"), method.encode("latin-1", "replace"), path)

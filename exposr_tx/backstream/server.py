@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
 
-from exposr_tx.backstream.log import AccessLines, Journal, Log, Observer, log_output
+from exposr_tx.backstream.log import AccessLines, Journal, Log, Observer, log_output, path_of
 from exposr_tx.backstream.options import Address, CommandOptions, ServeOptions
 from exposr_tx.deadlines import Deadlines
 from exposr_tx.draining import Draining
@@ -56,10 +56,10 @@ class Rooms:
         transport = BackstreamEndpoint(clients, reactor, MAX_STREAMS, journal, journal.asked)
         joining: ITakeover = transport
 
-        def on_sent(upstream: IUpstream, id: bytes, method: bytes) -> None:
+        def on_sent(upstream: IUpstream, id: bytes, method: bytes, target: bytes) -> None:
             # One that takes messages says so itself, once its turn has come.
             if not isinstance(upstream, JsonUpstream):
-                log.sent(id, method)
+                log.sent(id, method, path_of(target))
 
         guard = None
         if policies is not None:

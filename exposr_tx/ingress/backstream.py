@@ -44,14 +44,14 @@ class Backstream:
     :ivar takeover: takes a client's connection over.
     :ivar host: lower-case, without a port; None claims every host.
     :ivar code: the status where no client is connected.
-    :ivar on_sent: told of each request that goes to a client: to which one, its id, its method.
+    :ivar on_sent: told of each request that goes to a client: to which one, its id, method, target.
     """
 
     routes: IRoutes
     takeover: ITakeover
     host: str | None = None
     code: int = 503
-    on_sent: Callable[[IUpstream, bytes, bytes], object] | None = None
+    on_sent: Callable[[IUpstream, bytes, bytes, bytes], object] | None = None
 
 
 def _text_answer(
@@ -114,7 +114,8 @@ class _Visit(TunnelExchange, _Answering):
     def _connected(self, connection: TargetConnection) -> None:
         super()._connected(connection)
         if self._backstream.on_sent is not None and self._upstream is not None:
-            self._backstream.on_sent(self._upstream, self._id, self.request.method)
+            request = self.request
+            self._backstream.on_sent(self._upstream, self._id, request.method, request.target)
 
     def refuse(self, error: ExposrError) -> None:
         if isinstance(error, TunnelNotConnected):

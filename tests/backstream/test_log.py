@@ -103,8 +103,8 @@ class LogTests(SynchronousTestCase):
                     self.lines.clear()
                     log = self.make(text=text)
                     names = {"id": id.decode(), "method": method.decode()}
-                    log.sent(id, method)
-                    log.info("sent message", **names)
+                    log.sent(id, method, path)
+                    log.info("sent message", **names, path=path)
                     log.answering(id, 200, path, method)
                     log.info(
                         "sending response",
@@ -140,13 +140,18 @@ class LogTests(SynchronousTestCase):
                 {
                     **none,
                     "msg": "connected to WebSocket server",
-                    "remote": "203.0.113.9:51234",
+                    "remote": {"IP": "203.0.113.9", "Port": 51234, "Zone": ""},
                     "clients": 1,
                 },
-                {**none, "msg": "sent message", "id": "an-id", "method": "GET"},
+                {**none, "msg": "sent message", "id": "an-id", "method": "GET", "path": "/"},
                 {**none, "msg": "sent HTTP response", "id": "an-id", "method": "GET", "code": 204},
             ],
         )
+
+    def test_peer(self) -> None:
+        """A peer's address stands in text without quotes, as there."""
+        Journal(self.make()).connected("backstream", PEER, 1)
+        self.assertIn(b" server remote=203.0.113.9:51234 clients=1 \n", self.lines[0])
 
     def test_stack(self) -> None:
         """With --log-stack the text of an error is followed by where it comes from."""

@@ -274,7 +274,7 @@ class OursTests(SynchronousTestCase):
         answered = r"sending response id=\"(\S+)\" code={} path={} method=\"GET\" $"
         id = client.wait_for_line(answered.format(200, '"/page"'))[1]
         client.wait_for_line(answered.format(200, r'"/a \\"b\\""'))
-        serve.wait_for_line(rf'sent message id="{id}" method="GET" $')
+        serve.wait_for_line(rf'sent message id="{id}" method="GET" path="/page" $')
         serve.wait_for_line(rf'sent HTTP response id="{id}" method="GET" code=200 $')
         self.assertEqual(sum("sending response" in line for line in client.out), 2)
         self.assertEqual(sum("sent message" in line for line in serve.out), 2)
