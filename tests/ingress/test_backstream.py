@@ -357,20 +357,50 @@ class ClientTests(SynchronousTestCase):
         self.assertIsNone(client.closed)
 
     def test_client_leaves(self) -> None:
-        """A request that the client has is 502 at once; one that waits goes to another client."""
-        client = Client(self.server, "a")
-        asked, waits = self.server.visit(), self.server.visit()
+        """A request that the client has is 502 at once; those that wait go to another client."""
+        clients = [Client(self.server, "a"), Client(self.server, "b")]
         post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
-        with_body = self.server.visit(post)
-        other = Client(self.server, "b")
+        lost, kept, *waiting = (self.server.visit(each) for each in (GET, GET, GET, post, post))
+        gone, other = (
+            clients if clients[0].sent[0]["id"] < clients[1].sent[0]["id"] else clients[::-1]
+        )
+        gone.upstream.lost("gone")
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 502 ", lost.taken())
+        for visitor in (kept, *waiting):
+            self.assertEqual(visitor.value(), b"")
+            other.answer()
+            self.server.turn()
+            self.assertIn(b"HTTP/1.1 200 ", visitor.taken())
+        self.assertEqual((other.upstream.load, other.upstream.held), (0, 0))
+
+    def test_last_client_leaves(self) -> None:
+        """With the last one go those that wait: without a client 503, or 502 where there was a
+        body."""
+        client = Client(self.server, "a")
+        self.server.visit()
+        waits = self.server.visit()
+        with_body = self.server.visit(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
         client.upstream.lost("gone")
         self.server.turn()
-        self.assertIn(b"HTTP/1.1 502 ", asked.taken())
+        self.assertIn(b"HTTP/1.1 503 ", waits.taken())
         self.assertIn(b"HTTP/1.1 502 ", with_body.taken())
-        self.assertEqual(waits.value(), b"")
+
+    def test_stuck_client(self) -> None:
+        """A client that is stuck keeps the request that it has, and no other."""
+        stuck, other = Client(self.server, "a"), Client(self.server, "b")
+        visitors = [self.server.visit() for _ in range(20)]
+        for _ in range(19):
+            other.answer()
+            self.server.turn()
+        self.assertEqual((len(stuck.sent), len(other.sent)), (1, 19))
+        self.assertEqual(sum(b" 200 OK" in visitor.value() for visitor in visitors), 19)
+        late = self.server.visit(), self.server.visit()
+        newcomer = Client(self.server, "c")
+        newcomer.answer()
         other.answer()
         self.server.turn()
-        self.assertIn(b"HTTP/1.1 200 ", waits.taken())
+        self.assertEqual([b" 200 OK" in visitor.value() for visitor in late], [True, True])
 
     def test_visitor_leaves(self) -> None:
         """A visitor that leaves before its turn is not asked for; after, its answer is dropped."""

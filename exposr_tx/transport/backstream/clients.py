@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from exposr_tx.errors import StreamLimit, TunnelNotConnected
 from exposr_tx.interfaces import IAdmission, IRoutes, IUpstream, Origin, VirtualHost
+from exposr_tx.transport.backstream.exchange import Exchange
 from exposr_tx.transport.backstream.upstream import QUEUE, TUNNEL, JsonUpstream
 
 __all__ = ["Clients"]
@@ -18,11 +21,14 @@ class Clients:
 
     A client that is free goes before one that is busy; among equals it goes round.
     Limits and conflicts of exposr's tunnels do not concern them.
+
+    :ivar waiting: requests for clients that take messages, the oldest first.
     """
 
     def __init__(self) -> None:
         self._upstreams: list[IUpstream] = []
         self._turn = 0
+        self.waiting: deque[Exchange] = deque()
         self._vhost = VirtualHost(TUNNEL, True, None, None, (b"http", b""))
 
     def __repr__(self) -> str:
@@ -44,6 +50,16 @@ class Clients:
         """The client is gone."""
         if upstream in self._upstreams:
             self._upstreams.remove(upstream)
+
+    def hand_out(self) -> None:
+        """Let clients that are free take what waits; where there are none that could, say so."""
+        takers = [each for each in self._upstreams if isinstance(each, JsonUpstream)]
+        for upstream in takers:
+            if not self.waiting:
+                return
+            upstream.next()
+        while self.waiting and not takers:
+            self.waiting.popleft().not_asked()
 
     def virtual_host(self, host: str) -> VirtualHost:
         """Every host is theirs; whose else it may be is asked before."""

@@ -69,6 +69,8 @@ class Upstream(Protocol):
 
     def discard(self, stream: Exchange) -> None: ...
 
+    def let_go(self, stream: Exchange) -> None: ...
+
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class Exchange:
@@ -179,6 +181,14 @@ class Exchange:
         self.abortConnection()
 
     # What the upstream asks and tells
+
+    def move(self, upstream: Upstream) -> None:
+        """The request goes to this client, whichever it was for."""
+        if upstream is not self._upstream:
+            before, self._upstream = self._upstream, upstream
+            before.held -= self._held
+            upstream.held += self._held
+            before.let_go(self)
 
     def message(self) -> RequestMessage:
         """The request."""

@@ -1,8 +1,8 @@
 """One client that takes JSON messages, as a way to the tunnel's target.
 
 The client works on one request at a time and reads nothing meanwhile, not even
-pings. So the next request waits here, in a queue with a limit, and no silence is
-ever taken for death.
+pings. So the next request waits, in the queue of all clients, where the first that is
+free takes it; and no silence is ever taken for death.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from exposr_tx.addresses import host_port
 from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
-from exposr_tx.interfaces import CloseCode, IAdmission, IUpstream, Origin
+from exposr_tx.interfaces import CloseCode, IUpstream, Origin
 from exposr_tx.transport.backstream.exchange import Exchange
 from exposr_tx.transport.connection import SHUTTING_DOWN
 from exposr_tx.wire.backstream import Requests
@@ -50,6 +50,22 @@ class Messages(Protocol):
         """Drop the connection at once."""
 
 
+class Service(Protocol):
+    """All clients of the server.
+
+    :ivar waiting: whose requests are complete and were not sent yet, the oldest first.
+    """
+
+    waiting: deque[Exchange]
+
+    def plug(self, upstream: IUpstream) -> object: ...
+
+    def unplug(self, upstream: IUpstream, clean: bool) -> None: ...
+
+    def hand_out(self) -> None:
+        """Let clients that are free take what waits."""
+
+
 @implementer(IUpstream)
 class JsonUpstream:
     """One client that takes JSON messages.
@@ -70,7 +86,7 @@ class JsonUpstream:
     def __init__(
         self,
         messages: Messages,
-        clients: IAdmission,
+        clients: Service,
         clock: IReactorTime,
         peer: IAddress,
         on_message: Callable[[str, str, str], object],
@@ -88,7 +104,6 @@ class JsonUpstream:
         self._now = now
         self._requests = Requests()
         self._asked: Exchange | None = None  # None too when its visitor has left
-        self._waiting: deque[Exchange] = deque()
         self._streams: set[Exchange] = set()
         self._unanswered: set[Exchange] = set()
         self.held = 0
@@ -97,7 +112,7 @@ class JsonUpstream:
 
     def __repr__(self) -> str:
         state = "gone" if self._gone else "busy" if self._requests.pending else "idle"
-        return f"<JsonUpstream {host_port(self.peer)} {state}, {len(self._waiting)} waiting>"
+        return f"<JsonUpstream {host_port(self.peer)} {state}, {len(self._streams)} streams>"
 
     @property
     def load(self) -> int:
@@ -119,6 +134,7 @@ class JsonUpstream:
     def start(self) -> None:
         """Enter service."""
         self._clients.plug(self)
+        self.next()
 
     # IUpstream
 
@@ -168,8 +184,10 @@ class JsonUpstream:
 
     def ready(self, stream: Exchange) -> None:
         """A stream's request is complete."""
-        self._waiting.append(stream)
-        self._next()
+        self._clients.waiting.append(stream)
+        self.next()
+        if self._clients.waiting:
+            self._clients.hand_out()
 
     def answered(self, stream: Exchange) -> None:
         """A stream needs the client no more: the visitor may read its answer slowly."""
@@ -177,20 +195,31 @@ class JsonUpstream:
 
     def discard(self, stream: Exchange) -> None:
         """A stream has ended; its request is not sent if it was not."""
-        self._unanswered.discard(stream)
-        self._streams.discard(stream)
-        if stream in self._waiting:
-            self._waiting.remove(stream)
+        if not stream.done and stream in self._clients.waiting:
+            self._clients.waiting.remove(stream)
         if self._asked is stream:
             self._asked = None
-        self._next()
+        self.let_go(stream)
+        self.next()
+
+    def let_go(self, stream: Exchange) -> None:
+        """A stream is another client's, or nobody's."""
+        self._unanswered.discard(stream)
+        self._streams.discard(stream)
         self._check_drained()
 
-    def _next(self) -> None:
-        if self._gone or self._requests.pending or not self._waiting or self.full:
+    def next(self) -> None:
+        """Take the request that has waited longest, if there is one and the client is free.
+
+        It may have been another client's, which is busy for longer than was thought."""
+        waiting = self._clients.waiting
+        if self._gone or self._requests.pending or not waiting or self.full:
             return
-        self._asked = self._waiting.popleft()
-        message = self._asked.message()
+        self._asked = stream = waiting.popleft()
+        self._streams.add(stream)
+        self._unanswered.add(stream)
+        stream.move(self)
+        message = stream.message()
         self._messages.send_text(self._requests.ask(message))
         self._on_message(message.id, message.method, message.path)
 
@@ -214,7 +243,7 @@ class JsonUpstream:
         if not response.is_answer:
             self.violated(f"an answer has the code {response.code}")
             return
-        self._next()
+        self.next()
 
     def too_long(self) -> bool:
         """A message is longer than may be. Whether it is an answer: then its visitor is told, and
@@ -227,7 +256,7 @@ class JsonUpstream:
     def skipped(self) -> None:
         """An answer that was too long is over."""
         self._requests.skip()
-        self._next()
+        self.next()
 
     def violated(self, reason: str, code: int = CloseCode.PROTOCOL_ERROR) -> None:
         """The client breaks the protocol: nobody but it loses anything that was not lost."""
@@ -242,13 +271,14 @@ class JsonUpstream:
         self._gone = True
         self.accepting = False
         self._clients.unplug(self, clean=False)
-        waiting, self._waiting = set(self._waiting), deque()
+        waiting = set(self._clients.waiting)
         asked, self._asked = self._asked, None
         for stream in list(self._streams):
             if stream is asked:
                 stream.broken()
-            elif stream in waiting or not stream.done:
+            elif stream not in waiting and not stream.done:
                 stream.not_asked()
+        self._clients.hand_out()
         drained, self._drained = self._drained, []
         for done in drained:
             done.callback(None)
