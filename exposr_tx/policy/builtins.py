@@ -54,7 +54,8 @@ CHANGING: Final = frozenset({"time.now_ns", "uuid.rfc4122"})
 _REMEDIES: Final = {
     "opa.runtime": "it would show the server's environment; remove it",
     "http.send": (
-        "it would need the network for each request; write what it fetches into the policy"
+        "it would need the network for each request; write what it fetches into the policy, or "
+        "let an Open Policy Agent decide (--policy-url)"
     ),
     "net.": "of its family only net.cidr_contains is there",
     "rand.": "a decision must not be a matter of luck; remove it",
@@ -68,4 +69,4 @@ def remedy(name: str) -> str:
     for beginning, text in _REMEDIES.items():
         if name.startswith(beginning):
             return text
-    return "use another one, or define it in the policy"
+    return "use another one, define it, or let an Open Policy Agent decide (--policy-url)"

@@ -81,7 +81,7 @@ class CommandTests(SynchronousTestCase):
         for words, says in (
             (("-l", "loud", "s"), "--log-level 'loud'"),
             (("s", "--addr", "8080"), "--addr '8080'"),
-            (("s", "-c", "99"), "--code '99'"),
+            (("s", "-c", "199"), "--code '199'"),
             (("c", "--src", "ftp://h", "--dst", "http://d"), "--src 'ftp://h'"),
             (("c", "--dst", "http://d"), "--src"),
             ((*BOTH[:3], "--dst", "http://u:p@d"), "--dst"),

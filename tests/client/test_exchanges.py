@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRef
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from exposr_tx.client import exchanges
 from exposr_tx.client.exchanges import MAX_AT_ONCE, TIME_LIMIT, Destination, Exchanges
 from exposr_tx.inspection.recorder import Recorder
 from exposr_tx.wire.backstream import RequestMessage, ResponseMessage
@@ -143,6 +144,15 @@ class ExchangeTests(SynchronousTestCase):
                 rig.wires[0].end(ConnectionDone())
             self.assertEqual([answer.body for answer in rig.sent], [body], reply)
         self.assertEqual(len(rig.sent), 1)
+
+    def test_long_response(self) -> None:
+        """A response that is longer than a message may be is a 502, before it has come whole."""
+        self.patch(exchanges, "MAX_RESPONSE_BODY", 1000)
+        self.rig.ask()
+        self.rig.reply(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000))
+        self.assertEqual(self.rig.sent, [])
+        self.rig.reply(b"x")
+        self.assertEqual([answer.code for answer in self.rig.sent], [502])
 
     def test_redirect(self) -> None:
         """A redirect is passed on, not followed."""

@@ -23,7 +23,7 @@ from exposr_tx.transport.backstream import QUEUE, Clients, JsonUpstream, upstrea
 from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.test_guard import Rule
-from tests.ingress.visiting import PEER, Lines, Wire
+from tests.ingress.visiting import PEER, Lines, Targets, Wire
 
 GET = b"GET /a%20b?q=1 HTTP/1.1\r\nHost: any.test\r\n\r\n"
 
@@ -308,6 +308,16 @@ class ClientTests(SynchronousTestCase):
             self.server.visit()
         self.assertEqual((len(stuck.sent), len(free.sent)), (1, 6))
         self.assertEqual(len(first), 2)
+
+    def test_streams_before_busy(self) -> None:
+        """A client of ours, which takes any number, goes before one that would let it wait."""
+        client = Client(self.server, "a")
+        self.server.visit()
+        native = Targets()
+        self.server.clients.plug(native)
+        for _ in range(3):
+            self.server.visit()
+        self.assertEqual((len(client.sent), len(native.wires)), (1, 3))
 
     def test_one_at_a_time(self) -> None:
         """The next request waits until the client has answered."""
