@@ -37,6 +37,9 @@ __all__ = ["Destination", "Exchanges"]
 
 #: Seconds for a whole exchange; the Go server gives its visitor 30.
 TIME_LIMIT: Final = 300.0
+#: Seconds after which a websocket is refused: newer Go servers ask all their clients, take the
+#: first answer, and wait for 10. Another client may be able to carry it.
+REFUSAL_WAIT: Final = 3.0
 #: Exchanges at once; while there are more, no message is read.
 MAX_AT_ONCE: Final = 64
 
@@ -240,7 +243,9 @@ class Exchanges:
             self._over = True
             self._connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return
-        if message is None:
+        if isinstance(message, bytes):
+            if message:
+                self._clock.callLater(REFUSAL_WAIT, self._refuse, message)
             return
         self._events.asked(message)
         running = Deferred.fromCoroutine(self._exchange(message))
@@ -248,6 +253,10 @@ class Exchanges:
         running.addBoth(lambda _: self._done(running))
         if len(self._running) >= MAX_AT_ONCE:
             self._connection.pause()
+
+    def _refuse(self, message: bytes) -> None:
+        if not self._over:
+            self._connection.send_text(message)
 
     def _done(self, running: Deferred[Any]) -> None:
         self._running.discard(running)

@@ -77,6 +77,10 @@ HOP: Final = frozenset(
         *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
     }
 )
+# How newer Go servers ask for a visitor's websocket, and hear of it.
+_UPGRADE: Final = "websocket_upgrade_request"
+_REFUSAL: Final = "websocket_upgrade_response"
+_NO_WEBSOCKETS: Final = "this client carries websockets of servers of its own kind only"
 #: Characters of a path that are written as they are (RFC 3986 section 3.3).
 _PATH: Final = "/-._~!$&'()*+,;=:@"
 # What Go writes in place of the characters that HTML knows; a peer may look at the text.
@@ -377,15 +381,20 @@ class Responses:
     def __init__(self) -> None:
         self.pending: set[str] = set()
 
-    def receive(self, data: bytes) -> RequestMessage | None:
-        """A request, or None for what newer servers say of visitors' websockets, which is not
-        understood: whoever waits for it does so in vain, and nobody else.
+    def receive(self, data: bytes) -> RequestMessage | bytes:
+        """A request; or, for what newer servers say of visitors' websockets, the message to answer
+        with: that such a one cannot be had. It is empty where nobody waits.
 
         :raises RemoteProtocolError: the connection must be closed.
         """
         members = _Members(data)
-        if members.text("type") and members.get("id") is None:
-            return None
+        kind = members.text("type")
+        if kind and members.get("id") is None:
+            asked = members.get("data")
+            if kind != _UPGRADE or not isinstance(asked, dict):
+                return b""
+            refusal = {"id": asked.get("id"), "accepted": False, "error": _NO_WEBSOCKETS}
+            return _dumped({"type": _REFUSAL, "data": refusal})
         request = RequestMessage.of_members(members)
         if request.id in self.pending:
             raise RemoteProtocolError("the message asks with an id that is in use")

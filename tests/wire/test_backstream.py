@@ -241,9 +241,15 @@ class ConversationTests(SynchronousTestCase):
             responses.answer(ResponseMessage("1", 200))
 
     def test_newer_server(self) -> None:
-        """What a newer server says of a visitor's websocket disturbs no request."""
+        """A newer server's visitor who wants a websocket is refused; no request is disturbed."""
         responses = Responses()
         responses.receive(message(id="1", path="/"))
         said = message(type="websocket_upgrade_request", data={"id": "2", "path": "/chat"})
-        self.assertIsNone(responses.receive(said))
+        refusal = responses.receive(said)
+        assert isinstance(refusal, bytes)
+        found = json.loads(refusal)
+        self.assertEqual(found["type"], "websocket_upgrade_response")
+        self.assertEqual((found["data"]["id"], found["data"]["accepted"]), ("2", False))
+        for other in ({"type": "websocket_frame", "data": {"connection_id": "2"}}, {"type": "x"}):
+            self.assertEqual(responses.receive(message(**other)), b"")
         self.assertEqual(responses.pending, {"1"})
