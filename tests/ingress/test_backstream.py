@@ -132,9 +132,12 @@ class VisitTests(SynchronousTestCase):
         self.assertEqual((asked["method"], asked["path"], asked["query"]), ("GET", "/a b", "q=1"))
         self.assertEqual(asked["remote"], "203.0.113.9:51234")
         self.assertNotIn("Host", asked["header"])
-        self.client.answer(201, b"made", **{"X-A": ["1", "2"], "Connection": ["upgrade"]})
+        self.client.answer(
+            201, b"made", **{"X-A": ["1", "2"], "Connection": ["upgrade", "X-Hop"], "X-Hop": ["1"]}
+        )
         self.server.turn()
         head, _, body = visitor.taken().partition(b"\r\n\r\n")
+        self.assertNotIn(b"X-Hop", head)
         self.assertTrue(head.startswith(b"HTTP/1.1 201 Created\r\n"), head)
         self.assertEqual(head.count(b"X-A: "), 2)
         self.assertNotIn(b"upgrade", head)

@@ -215,9 +215,12 @@ class Exchange:
         self._upstream.answered(self)
         lines = [_status_line(response.code)]
         declared = b""
+        options = ["close"]  # and those of the target's: ingress removes the fields that they name
         for name, value in response.fields:
             if name.lower() == "content-length":
                 declared = value.strip().encode("ascii", "replace")
+            elif name.lower() == "connection":
+                options.append(value)
             if name.lower() not in HOP:
                 lines.append(b"%b: %b\r\n" % (name.encode(), value.encode("utf-8", "replace")))
         body = response.body
@@ -228,7 +231,7 @@ class Exchange:
                 lines.append(b"Content-Length: %b\r\n" % declared)
         else:
             lines.append(b"Content-Length: %d\r\n" % len(body))
-        lines.append(b"Connection: close\r\n\r\n")
+        lines.append(b"Connection: %b\r\n\r\n" % ", ".join(options).encode("utf-8", "replace"))
         self._later(b"".join([*lines, body]))
 
     def broken(self) -> None:
