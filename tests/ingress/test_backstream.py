@@ -371,12 +371,11 @@ class ClientTests(SynchronousTestCase):
 
     def test_client_leaves(self) -> None:
         """A request that the client has is 502 at once; those that wait go to another client."""
-        clients = [Client(self.server, "a"), Client(self.server, "b")]
         post = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx"
-        lost, kept, *waiting = (self.server.visit(each) for each in (GET, GET, GET, post, post))
-        gone, other = (
-            clients if clients[0].sent[0]["id"] < clients[1].sent[0]["id"] else clients[::-1]
-        )
+        gone = Client(self.server, "a")
+        lost = self.server.visit()
+        other = Client(self.server, "b")
+        kept, *waiting = (self.server.visit(each) for each in (GET, GET, post, post))
         gone.upstream.lost("gone")
         self.server.turn()
         self.assertIn(b"HTTP/1.1 502 ", lost.taken())
