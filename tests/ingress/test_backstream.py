@@ -300,6 +300,21 @@ class ClientTests(SynchronousTestCase):
             self.server.turn()
         self.assertEqual([len(client.sent) for client in clients], [2, 2, 2])
 
+    def test_drains_while_others_take(self) -> None:
+        """A client that is to end, and whose last request another one takes, ends; nobody who waits
+        is lost by it."""
+        stuck = Client(self.server, "a")
+        visitors = [self.server.visit() for _ in range(3)]
+        visitors[0].loseConnection()
+        stuck.upstream.drain()
+        other = Client(self.server, "b")
+        visitors.append(self.server.visit())
+        for _ in range(3):
+            other.answer()
+            self.server.turn()
+        self.assertIsNotNone(stuck.closed)
+        self.assertEqual([b" 200 OK" in visitor.value() for visitor in visitors[1:]], [True] * 3)
+
     def test_free_before_busy(self) -> None:
         """A client that is stuck gets nothing while another one is free."""
         stuck, free = Client(self.server, "a"), Client(self.server, "b")

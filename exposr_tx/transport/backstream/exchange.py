@@ -183,11 +183,9 @@ class Exchange:
     # What the upstream asks and tells
 
     def move(self, upstream: Upstream) -> None:
-        """The request goes to this client, whichever it was for."""
+        """The request, whose message is made, goes to this client, whichever it was for."""
         if upstream is not self._upstream:
             before, self._upstream = self._upstream, upstream
-            before.held -= self._held
-            upstream.held += self._held
             before.let_go(self)
 
     def message(self) -> RequestMessage:

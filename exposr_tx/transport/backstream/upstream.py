@@ -216,11 +216,12 @@ class JsonUpstream:
         if self._gone or self._requests.pending or not waiting or self.full:
             return
         self._asked = stream = waiting.popleft()
+        message = stream.message()
+        text = self._requests.ask(message)
         self._streams.add(stream)
         self._unanswered.add(stream)
         stream.move(self)
-        message = stream.message()
-        self._messages.send_text(self._requests.ask(message))
+        self._messages.send_text(text)
         self._on_message(message.id, message.method, message.path)
 
     # What the connection tells
