@@ -16,9 +16,9 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from exposr_tx.client import Access, Events, PublicEndpoint, PublicPort, SharedConnections
 from exposr_tx.client import Tunnel as TunnelJson
 from exposr_tx.client.accounts_file import AccountsFile
-from exposr_tx.client.sharing import _ticket
+from exposr_tx.client.sharing import ATTACH_TIMEOUT, _ticket
 from exposr_tx.testing import CLIENT, DOMAIN, VISITOR, Tunnel, visiting
-from exposr_tx.transport.websocket import Lost
+from exposr_tx.transport.websocket import ClientConnection, Lost
 
 
 class Page(Resource):
@@ -206,6 +206,17 @@ class SharingTests(SynchronousTestCase):
         self.assertEqual(self.connections, 2)
         upstreams = self.whole._rooms.draining._transport.upstreams
         self.assertEqual(len([u for u in upstreams if u.tunnel_id == "second"]), 2)
+
+    def test_no_answer(self) -> None:
+        """Where the server does not answer, the tunnel has a connection of its own before long."""
+        self.published("first")
+        self.patch(ClientConnection, "attach", lambda *_: Deferred())
+        publishing = self.publish("second")
+        self.whole.flush()
+        self.assertNoResult(publishing)
+        self.whole.advance(ATTACH_TIMEOUT + 1)
+        self.addCleanup(self.stop, self.successResultOf(publishing))
+        self.assertEqual(self.successResultOf(self.get("second")), (200, "second"))
 
     def test_no_ticket(self) -> None:
         """An URL that is none of a tunnel's gets a connection of its own."""

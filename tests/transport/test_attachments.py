@@ -269,6 +269,35 @@ class AttachmentTests(SynchronousTestCase):
             self.assertEqual((lost.code, lost.reason), (1008, "disabled"))
             self.successResultOf(self.connection.lost)
 
+    def test_a_verdict_that_is_nobodys(self) -> None:
+        """A 1008 for the whole connection ends none of several tunnels for good."""
+        attachment = self.attached()
+        upstream = self.admission.plugged["one"]
+        upstream.session.close(1008, "deleted")
+        self.clock.pump([0.1] * 30)
+        for told in (self.connection.first, attachment):
+            self.assertEqual(self.successResultOf(told.lost).code, 1001)
+
+    def test_nothing_left(self) -> None:
+        """A connection whose last tunnel the server has ended is closed."""
+        attachment = self.attached()
+        self.connection.first.close()
+        self.pump()
+        native = self.admission.plugged["two"].session.native
+        assert native is not None
+        native.detach(attachment.number, 1008, "deleted")
+        self.clock.pump([0.1] * 30)
+        self.assertEqual(self.successResultOf(attachment.lost).reason, "deleted")
+        self.assertEqual(self.successResultOf(self.connection.lost).code, 1000)
+
+    def test_closed_while_another_comes(self) -> None:
+        """The connection stays for a tunnel that is just being attached."""
+        attaching = self.connection.attach("two", "good-two", self.targets["two"])
+        self.connection.first.close()
+        self.pump()
+        self.successResultOf(attaching)
+        self.assert_flows(*self.open("two"))
+
     def test_closed_by_the_client(self) -> None:
         """Closing one tunnel ends its streams; closing the last one the connection."""
         attachment, first = self.attached(), self.connection.first

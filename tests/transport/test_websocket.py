@@ -273,7 +273,8 @@ class Server(SynchronousTestCase):
         self.assertTrue(self.successResultOf(probe))
 
     def test_dead_client(self) -> None:
-        """A client that falls silent is dropped, and unplugged as lost."""
+        """A client that falls silent is dropped, and unplugged as lost; the log says why."""
+        self.listen_to_log()
         protocol, wire, upstream = self.opened()
         visitor = self.stream(protocol, wire, upstream)
         for _ in range(4):
@@ -285,6 +286,7 @@ class Server(SynchronousTestCase):
         self.lose(protocol)
         self.assertEqual(self.admission.unplugged, [False])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertIn("answers no pings", self.lines()[-1]["reason"])
 
     def test_streams_of_a_tunnel(self) -> None:
         """The limit of streams holds for all connections of a tunnel together."""
