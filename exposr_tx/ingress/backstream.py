@@ -9,7 +9,7 @@ asked about first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -193,7 +193,9 @@ class BackstreamIngressFactory(HTTPIngressFactory):
             return super().exchange(visitor, request, request_id)
         if not request.authority:
             # HTTP/1.0 may do without, as checks of balancers do; what is written anew may not.
-            request.authority = host_port(visitor.transport.getHost()).encode("ascii")
+            # Not in the request itself: others that come with the same head are the same object.
+            authority = host_port(visitor.transport.getHost()).encode("ascii")
+            request = replace(request, authority=authority)
         if _joins(request):
             return _Join(visitor, request, request_id, backstream.takeover)
         visit = (backstream, visitor, request, request_id, backstream.routes, self._found)

@@ -105,8 +105,10 @@ class Server:
             timeouts=Timeouts(response=20.0),
         )
 
-    def visit(self, request: bytes = GET) -> Wire:
+    def visit(self, request: bytes = GET, host: IPv4Address | None = None) -> Wire:
         wire = Wire()
+        if host is not None:
+            wire.hostAddr = host
         wire.protocol = self.factory.buildProtocol(PEER)
         wire.protocol.makeConnection(wire)
         wire.protocol.dataReceived(request)
@@ -151,6 +153,15 @@ class VisitTests(SynchronousTestCase):
         self.server.turn()
         self.assertIn(b" 200 OK\r\n", visitor.taken())
         self.assertTrue(visitor.disconnected)
+
+    def test_without_host_at_two_addresses(self) -> None:
+        """The address by which such a visitor came stands for it, and not that of one before."""
+        for host in ("192.0.2.1", "192.0.2.2"):
+            address = IPv4Address("TCP", host, 8000)
+            self.server.visit(b"GET /page HTTP/1.0\r\n\r\n", address)
+            self.assertEqual(self.client.sent[-1]["header"]["X-Forwarded-Host"], f"{host}:8000")
+            self.client.answer()
+            self.server.turn()
 
     def test_one_id(self) -> None:
         """Message and log line of a request have the same id; one that is too long is replaced."""
