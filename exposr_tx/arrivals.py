@@ -95,11 +95,6 @@ class Accepted(Server):
         if self._reader is not None:
             self._reader.stop()
 
-    def leave(self) -> None:
-        """Be read no more, and be closed when the round is over."""
-        if self._reader is not None:
-            self._reader.leave()
-
     def connectionLost(self, reason: Failure) -> None:
         if reason is not connectionDone or self.disconnected:
             super().connectionLost(reason)

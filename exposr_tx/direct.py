@@ -21,7 +21,6 @@ from typing import Any, Final
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 
-from exposr_tx.arrivals import Accepted
 from exposr_tx.rounds import READ_SIZE, rounds_of
 
 __all__ = [
@@ -125,9 +124,8 @@ def close_directly(transport: Any) -> bool:
     ):
         return False
     transport.disconnecting = True
-    if isinstance(transport, Accepted):
-        transport.leave()
-    else:
+    rounds = rounds_of(transport.reactor)
+    if not rounds.leave(transport):
         transport.stopReading()
-    rounds_of(transport.reactor).at_end(partial(transport.connectionLost, connectionDone))
+    rounds.at_end(partial(transport.connectionLost, connectionDone))
     return True

@@ -90,12 +90,6 @@ class Reader:
             for name in ("startReading", "stopReading", "_reader"):
                 vars(self.transport).pop(name, None)
 
-    def leave(self) -> None:
-        """Watch it no more as it is closed when the round is over: the system does the rest."""
-        if self.reading:
-            self.reading = False
-            self._rounds.left()
-
     def receive_much(self, data: bytes) -> None:
         """Receive what may be dear, and see how much that may be the next time.
 
@@ -199,10 +193,23 @@ class Rounds:
     def unwatch(self, fd: int) -> None:
         assert self._epoll is not None
         self._epoll.unregister(fd)
-        self.left()
+        self._one_less()
 
-    def left(self) -> None:
-        """Count that a connection is watched no more."""
+    def leave(self, transport: Any) -> bool:
+        """Read a connection no more that is closed when the round is over: the system stops
+        watching it then.
+
+        :return: False where it is not read in rounds: nothing has changed.
+        """
+        reader = self._readers.get(transport.fileno())
+        if reader is None or reader.transport is not transport:
+            return False
+        if reader.reading:
+            reader.reading = False
+            self._one_less()
+        return True
+
+    def _one_less(self) -> None:
         self._watched -= 1
         if not self._watched:
             self._attach(False)

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "bodies": set(),
     "deadlines": set(),
     "arrivals": {"rounds"},
-    "direct": {"arrivals", "rounds"},
+    "direct": {"rounds"},
     "inmemory": set(),
     "rounds": set(),
     "lead": {"rounds"},

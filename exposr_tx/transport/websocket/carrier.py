@@ -186,7 +186,7 @@ class Carrier:
     def send_same(self, message: bytes) -> None:
         """As above; where no mask makes it another one each time, its frame is made once."""
         if not self.peer_masks:
-            self._send(message, b"", 0)
+            self.send_now(message)
         elif self.state == _OPEN:
             self._write_directly(_framed(message))
 
