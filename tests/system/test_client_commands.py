@@ -294,8 +294,8 @@ class ConnectTests(SynchronousTestCase):
 
     def test_target_away(self) -> None:
         """A target that is away is an error for the visitor and a line for the user."""
-        self.target.close()
         server = Server(self, "--allow-registration")
+        self.target.close()  # not before: the server may listen on any port that is free
         client = Client(self, server, "tunnel", self.target.url, "my-tunnel")
         client.wait_connected()
         self.assertEqual(self.served(server, "my-tunnel"), 502)
