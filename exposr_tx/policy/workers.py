@@ -40,7 +40,7 @@ PROCESSES: Final = 2
 SHARE: Final = 64
 #: Seconds after which a process that works is not waited for, and another one is asked; a tenth of
 #: the time to decide, where that is less. Waiting for it makes fewer and larger messages.
-PATIENCE: Final = 0.005
+PATIENCE: Final = 0.002
 #: Questions that there may be; more are denied as late at once.
 MAX_ASKED: Final = 4096
 #: Seconds between the starts of two processes that replace ones that have ended.
