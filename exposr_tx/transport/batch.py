@@ -28,9 +28,10 @@ class Batch:
     has nothing else to do.
 
     :param at_end: calls later, when the round is over.
+    :ivar size: bytes that wait.
     """
 
-    __slots__ = ("_at_end", "_connection", "_parts", "_size")
+    __slots__ = ("_at_end", "_connection", "_parts", "size")
 
     def __init__(
         self, connection: MessageConnection, at_end: Callable[[Callable[[], object]], None]
@@ -38,13 +39,10 @@ class Batch:
         self._connection = connection
         self._at_end = at_end
         self._parts: list[bytes] = []
-        self._size = 0
+        self.size = 0
 
     def __repr__(self) -> str:
-        return f"<Batch {self._size} bytes>"
-
-    def __len__(self) -> int:
-        return self._size
+        return f"<Batch {self.size} bytes>"
 
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """A frame, in two parts so that a large payload need not be copied."""
@@ -54,11 +52,11 @@ class Batch:
             self._connection.send(head, payload)
             return
         size += len(head)
-        if self._size + size > MESSAGE_SIZE:
+        if self.size + size > MESSAGE_SIZE:
             self.flush()
-        if not self._size:
+        if not self.size:
             self._at_end(self.flush)
-        self._size += size
+        self.size += size
         self._parts += (head, payload)
 
     def flush(self) -> None:
@@ -66,10 +64,10 @@ class Batch:
         if self._parts:
             message = b"".join(self._parts)
             self._parts.clear()
-            self._size = 0
+            self.size = 0
             self._connection.send_now(message)
 
     def drop(self) -> None:
         """The connection is over."""
         self._parts.clear()
-        self._size = 0
+        self.size = 0

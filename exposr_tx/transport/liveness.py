@@ -182,8 +182,7 @@ class Liveness:
     def pong(self, payload: bytes) -> None:
         """A pong was received; those that nobody asked for are none."""
         if payload == self._asked:
-            self.delay = min(self.delay, self._clock.seconds() - self._asked_at)
-            self._asked = None
+            self.answered()
         if len(payload) != _COUNTER.size:
             return
         (number,) = _COUNTER.unpack(payload)
@@ -191,6 +190,12 @@ class Liveness:
             self._pongs = number
             while self._barriers and self._barriers[0][0] <= number:
                 self._barriers.pop(0)[1]()
+
+    def answered(self) -> float:
+        """What was received last answers the ping that was sent last; gives the delay."""
+        self.delay = min(self.delay, self._clock.seconds() - self._asked_at)
+        self._asked = None
+        return self.delay
 
     # What is asked ---------------------------------------------------------
 
@@ -239,8 +244,10 @@ class Liveness:
             self._missed += 1
         self._heard = False
         if self._missed < MISSES or self._watches_server:
-            self._ask(_ping_of(self._beat), now)
-            self._tick_later(now)
+            payload = _ping_of(self._beat)
+            self._asked, self._asked_at = payload, now
+            self._ping(payload)
+            self._beat = self._beats.add(self._clock, now, PING_INTERVAL, self._tick)
         else:
             self._tick_call = self._clock.callLater(LAST_LOOK, self._judge)
 

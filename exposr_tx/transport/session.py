@@ -120,6 +120,7 @@ class Session:
         self._acts = self._channels.acts
         self._further = self._channels.act if further is None else further
         self._unread_replies = 0
+        self._awaited: bytes | None = None  # what answers the ping sent last, if a beat's
         self._started = False
         self._over = False
         self._draining: list[tuple[int | None, Deferred[None]]] = []
@@ -268,6 +269,9 @@ class Session:
     def message(self, message: bytes) -> None:
         """A whole message."""
         self.ping_received()
+        if message == self._awaited:  # what the idle say: with ten thousand it is to cost little
+            self._answered()
+            return
         self._act(self._mux.receive, message)
 
     def message_begin(self) -> None:
@@ -320,8 +324,10 @@ class Session:
 
     def _ping(self, payload: bytes) -> None:
         assert self._batch is not None
-        frame = NativeMux.ping(payload if len(payload) == 8 else _PING_START + payload)
-        if self._batch:  # what was sent before goes before
+        regular = len(payload) == 8
+        frame = NativeMux.ping(payload if regular else _PING_START + payload)
+        self._awaited = NativeMux.pong(payload) if regular else None
+        if self._batch.size:  # what was sent before goes before
             self._batch.send(frame)
         else:
             self.connection.send_same(frame)
@@ -332,6 +338,12 @@ class Session:
         self.pong_received(payload[len(_PING_START) :] if counted else payload)
         assert isinstance(self._mux, NativeMux)
         self._mux.delay = self._liveness.delay
+
+    def _answered(self) -> None:
+        """As above, for the ping of a beat, which nobody else waits for."""
+        self._awaited = None
+        assert isinstance(self._mux, NativeMux)
+        self._mux.delay = self._liveness.answered()
 
     def _peer_goes(self) -> None:
         if self._on_going is not None:

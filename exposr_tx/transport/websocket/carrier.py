@@ -61,11 +61,17 @@ class Carrier:
     :ivar native: whether the native dialect was agreed on, rather than exposr v2.
     """
 
+    #: What each message needs stands together: in the dictionary of all that autobahn keeps, each
+    #: of them lies somewhere else, and of ten thousand idle peers nothing is near.
+    __slots__ = (
+        *("_reader", "_write_directly", "current_frame", "data", "session", "state", "transport"),
+    )
+
     log = Silence()
     peer_masks = False
     native = False
-    session: Session | None = None
 
+    session: Session | None
     # Of autobahn:
     transport: Any
     factory: Any
@@ -84,6 +90,12 @@ class Carrier:
     _drop_call: IDelayedCall | None = None
     _write_directly: Callable[[bytes | bytearray], None]
     _registered = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = self.transport = self.current_frame = None
+        self.state = _CLOSED
+        self.data = b""
 
     def connectionMade(self) -> None:
         # Autobahn's own gathers details of the transport that nobody reads.

@@ -92,6 +92,12 @@ def ping(payload: bytes) -> bytes:
     return frame(PING, 0, payload)
 
 
+@lru_cache(maxsize=4)
+def pong(payload: bytes) -> bytes:
+    """PONG: what the ten thousand answer."""
+    return frame(PONG, 0, payload)
+
+
 def credit(channel: int, size: int) -> bytes:
     """CREDIT for so many bytes."""
     return _pack_credit(CREDIT << 24 | 4, channel, size)

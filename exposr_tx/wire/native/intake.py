@@ -15,7 +15,7 @@ from typing import Final
 from exposr_tx.errors import RemoteProtocolError
 from exposr_tx.wire.mux.events import Data, Reply
 from exposr_tx.wire.native import frames
-from exposr_tx.wire.native.events import Event, Ponged
+from exposr_tx.wire.native.events import Event
 from exposr_tx.wire.native.flow import CONNECTION_WINDOW, Flow
 from exposr_tx.wire.native.frames import DATA_LIMIT, HEAD_SIZE, MESSAGE_SIZE
 
@@ -25,8 +25,6 @@ __all__ = ["LOW_ROOM", "Intake"]
 LOW_ROOM: Final = CONNECTION_WINDOW // 2
 
 _CONTROL: Final = 1 << 24  # heads below this number are DATA's, and are its length
-
-_PONG: Final = frames.PONG << 24 | 8
 
 _unpack_from = frames.unpack_head_from
 
@@ -87,9 +85,7 @@ class Intake:
         size = len(message) - HEAD_SIZE
         if 0 < size <= DATA_LIMIT:
             word, channel = _unpack_from(message)
-            if word >= _CONTROL and word & 0xFFFFFF == size:  # alone: PONG is what the idle send
-                if word == _PONG and not channel:
-                    return (Ponged(message[HEAD_SIZE:]),)
+            if word >= _CONTROL and word & 0xFFFFFF == size:  # alone
                 events: list[Event] = []
                 self._frame(word, channel, message[HEAD_SIZE:], events)
                 return events

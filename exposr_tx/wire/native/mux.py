@@ -178,7 +178,7 @@ class NativeMux(Intake):
 
     def _pinged(self, channel: int, payload: bytes, events: list[Event]) -> None:
         _check_connection(channel)
-        events.append(Pinged(frames.frame(frames.PONG, 0, payload)))
+        events.append(Pinged(frames.pong(payload)))
 
     def _ponged(self, channel: int, payload: bytes, events: list[Event]) -> None:
         _check_connection(channel)
@@ -326,6 +326,11 @@ class NativeMux(Intake):
         if len(payload) != 8:
             raise LocalProtocolError(f"a ping has 8 bytes, not {len(payload)}")
         return frames.ping(payload)
+
+    @staticmethod
+    def pong(payload: bytes) -> bytes:
+        """The message by which a peer answers that ping, where it has nothing else to say."""
+        return frames.pong(payload)
 
     def goaway(self, code: GoAwayCode, reason: str = "") -> bytes:
         """GOAWAY; streams that the peer opens from now on are reset with GOING_AWAY."""
