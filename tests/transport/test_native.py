@@ -496,6 +496,42 @@ class SessionTests(SynchronousTestCase):
         pair.pump()
         self.assertTrue(self.successResultOf(answer))
 
+    def test_delay(self) -> None:
+        """An answer counts from its own ping, be it one of the regular ones, which all peers are
+        sent alike, or a probe; one that is overtaken by a later ping does not count."""
+        clock, link = Clock(), Link()
+        session = Session(link, NativeMux(is_server=True), clock)
+        session.start()
+        self.addCleanup(session.close, 1000, "")
+
+        def answer(ping: bytes) -> float:
+            session.heard()
+            session.message(b"\x06" + ping[1:])
+            return session.delay
+
+        def regular() -> bytes:
+            link.sent.clear()
+            while not link.sent:
+                clock.advance(1 / 64)
+                session.heard()
+            return link.sent[-1]
+
+        regular()  # the second look
+        clock.advance(2)
+        self.assertAlmostEqual(answer(link.sent[-1]), 2)
+        overtaken = regular()
+        clock.advance(1.5)
+        session.probe()
+        probe = link.sent[-1]
+        clock.advance(0.25)
+        self.assertAlmostEqual(answer(overtaken), 2)
+        clock.advance(0.25)
+        self.assertAlmostEqual(answer(probe), 0.5)
+        asked = regular()
+        clock.advance(0.125)
+        self.assertAlmostEqual(answer(asked), 0.125)
+        self.assertEqual(session.delay, answer(asked))
+
     def test_pong_goes_first(self) -> None:
         """A ping is answered at once, whatever waits for the end of the turn."""
         pair = NativePair()
