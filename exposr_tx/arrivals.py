@@ -99,6 +99,8 @@ class Accepted(Server):
     def stopReading(self) -> None:
         if self._reader is not None:
             self._reader.stop()
+            if self.disconnected:
+                self._reader = None  # which leads to us, and would wait for the collector
 
     def connectionLost(self, reason: Failure) -> None:
         if reason is not connectionDone or self.disconnected:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import resource
 import socket
 import tempfile
+import weakref
 from collections.abc import Callable
-from itertools import count
 from threading import Thread
 from typing import Any
 
@@ -274,6 +276,21 @@ class RoundsTests(SocketTests):
             writer_of(transport)(bytes(32 << 20))
             self.assertFalse(close_directly(transport))
 
+    def test_over(self) -> None:
+        """What is left of a connection that is over goes at once: nothing leads to itself, and
+        waits for the collector. With many that are closed, that took an eighth of all time."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for ends in (lambda peer, _: peer.close(), lambda _, transport: close_directly(transport)):
+            for reactor, accepted in itertools.product(self.reactors(), (True, False)):
+                peer, transport, protocol = self.both(reactor, accepted)
+                ends(peer, transport)
+                self.until(reactor, lambda p=protocol: p.lost)  # type: ignore[misc]
+                left = weakref.ref(transport)
+                protocol.transport = None
+                del transport
+                self.assertIsNone(left(), f"{reactor!r} {accepted}")
+
     def test_reactor_stops(self) -> None:
         """When the reactor ends, so do the connections that it did not know of."""
         for reactor, _, _, protocol in self.each():
@@ -392,7 +409,7 @@ class LeadTests(SocketTests):
         later = self.reactor.callLater(PATIENCE, self.calls.append, "moved")
         self.reactor.callLater(0, self.calls.append, "before")
 
-        turns = count()
+        turns = itertools.count()
 
         def received(peer: socket.socket) -> None:
             peer.send(b"x")
