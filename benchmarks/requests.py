@@ -176,14 +176,14 @@ def many_tunnels(bench: Bench) -> Iterator[Result]:
             cpu_ours=statistics.median(costs[side]),
             note=notes(f"at rest {rest:.1%} of a core", f"{failed} failed" if failed else ""),
         )
-    by = [
-        statistics.median(many / few for few, many in zip(*each_side, strict=True))
-        for each_side in (costs.values(), alone.values())
-    ]
+    ratio, ratio_alone = (
+        statistics.median(many / few for few, many in zip(*both.values(), strict=True))
+        for both in (costs, alone)
+    )
     title = f"CPU per request, {counts[1]:,} tunnels by 10"
-    note = f"goal ≤ 1.05; {by[1]:.2f} without what they use at rest"
+    note = f"goal ≤ 1.05; {ratio_alone:.2f} without what they use at rest"
     note = notes(note, "connections were lost" if lost else "")
-    yield Result("tunnels-cost", title, "×", None, by[0], more=False, note=note)
+    yield Result("tunnels-cost", title, "×", None, ratio, more=False, note=note)
 
 
 def dialects(bench: Bench) -> Iterator[Result]:

@@ -87,7 +87,7 @@ class Reader:
         if self.transport.disconnected:
             # Nothing shall lead from the transport to itself: it would wait for the collector.
             self._rounds.forget(self.fd)
-            for name in ("startReading", "stopReading"):
+            for name in ("startReading", "stopReading", "_reader"):
                 vars(self.transport).pop(name, None)
 
     def receive_much(self, data: bytes) -> None:

@@ -245,10 +245,8 @@ class Liveness:
             self._missed += 1
         self._heard = False
         if self._missed < MISSES or self._watches_server:
-            payload = _ping_of(self._beat)
-            self._asked, self._asked_at = payload, now
-            self._ping(payload)
-            self._beat = self._beats.add(self._clock, now, PING_INTERVAL, self._tick)
+            self._ask(_ping_of(self._beat), now)
+            self._tick_later(now)
         else:
             self._tick_call = self._clock.callLater(LAST_LOOK, self._judge)
 

@@ -360,6 +360,7 @@ class ArrivalTests(SocketTests):
             factory = Collecting()
             port = reactor.listenTCP(0, factory, interface="127.0.0.1")
             accept_in_rounds(port)
+            gc.collect()  # or what another test has left gives descriptors back meanwhile
             waiting, served = socket.socket(), socket.socket()
             waiting.connect(("127.0.0.1", port.getHost().port))
             waiting.settimeout(PATIENCE)
