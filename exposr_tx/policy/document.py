@@ -210,14 +210,14 @@ class Reading:
         parts = [package, *[part(question) for part in self._parts]]
         return blake2b(repr(parts).encode(), digest_size=16).digest()
 
-    def of(self, question: Question, now: Callable[[], float]) -> dict[str, Any]:
+    def of(self, question: Question, time: int) -> dict[str, Any]:
         """The input for a question.
 
-        :param now: epoch seconds; ``time`` is in nanoseconds, as Rego's functions have it.
+        :param time: nanoseconds since the epoch, as Rego's functions have it.
         """
         found = {field: value(question) for field, value in self._values}
         if self.timed:
-            found["time"] = int(now() * 1_000_000_000)
+            found["time"] = time
         return found
 
     def _within(self, text: str) -> dict[str, bool]:

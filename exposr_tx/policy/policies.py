@@ -36,9 +36,14 @@ __all__ = ["AnyPolicies", "Evaluators", "Policies", "open_policies"]
 
 AnyPolicies: TypeAlias = "Policies | RemotePolicies"
 Told: TypeAlias = Callable[[Decision], object]
+#: Decisions, and who waits for one that is being made.
+_Kept: TypeAlias = dict[bytes, Decision | list[Deferred[Decision]]]
 
 #: Seconds between two looks at the files.
 LOOK: Final = 2.0
+#: How often in a second ``time`` moves. Requests of one moment that are alike in all else that is
+#: read are one question.
+MOMENTS: Final = 1000
 
 
 class Evaluators(Protocol):
@@ -95,7 +100,8 @@ class Policies:
         self._load = load
         self._clock = clock
         self._now = now
-        self._kept: dict[bytes, Decision] = {}
+        self._kept: _Kept
+        self._moment: int  # of what is kept, where the time is read
         self._use(_Unloaded())
         self._signature: Any = ()
         self._before: list[Evaluators] = []
@@ -125,36 +131,53 @@ class Policies:
         """See IPolicy. While :meth:`start` loads, which takes half a second with the doors open
         already, questions wait for it."""
         if self._early is not None:
-            waiting: Deferred[None] = Deferred()
-            self._early.append(waiting)
-            return waiting.addCallback(lambda _: self.decide(package, question))
-        key, reading = b"", self._reading
-        if not (self._set.outline.changing or reading.timed):
+            loaded: Deferred[None] = Deferred()
+            self._early.append(loaded)
+            return loaded.addCallback(lambda _: self.decide(package, question))
+        reading, moment = self._reading, 0
+        if reading.timed:
+            moment = int(self._now() * MOMENTS)
+            if moment != self._moment:
+                self._moment, self._kept = moment, {}
+        key, kept = b"", self._kept
+        waiting: list[Deferred[Decision]] = []
+        if not self._set.outline.changing:
             key = reading.key(package, question)
-            decision = self._kept.get(key)
-            if decision is not None:
-                self.counts.count(decision, package)
-                return decision
+            found = kept.get(key)
+            if isinstance(found, Decision):
+                self.counts.count(found, package)
+                return found
+            if found is None:
+                if len(kept) >= MAX_KEPT:
+                    kept.clear()
+                kept[key] = waiting
+            else:
+                waiting = found
         deciding: Deferred[Decision] = Deferred()
-        told = partial(self._decided, deciding, package, self._kept, key)
-        self._set.ask(package, reading.of(question, self._now), told)
+        waiting.append(deciding)
+        if len(waiting) == 1:
+            told = partial(self._decided, waiting, package, kept, key)
+            document = reading.of(question, moment * (1_000_000_000 // MOMENTS))
+            self._set.ask(package, document, told)
         return deciding
 
     def _decided(
         self,
-        deciding: Deferred[Decision],
+        waiting: list[Deferred[Decision]],
         package: str,
-        kept: dict[bytes, Decision],
+        kept: _Kept,
         key: bytes,
         decision: Decision,
     ) -> None:
-        self.counts.count(decision, package)
-        # To be kept with those of its set, which may be over.
-        if key and decision.outcome not in ("error", "timeout"):
-            if len(kept) >= MAX_KEPT:
-                kept.clear()
-            kept[key] = decision
-        deciding.callback(decision)
+        # To be kept with those of its set and moment, which may be over.
+        if kept.get(key) is waiting:
+            if decision.outcome in ("error", "timeout"):
+                del kept[key]
+            else:
+                kept[key] = decision
+        for deciding in waiting:
+            self.counts.count(decision, package)
+            deciding.callback(decision)
 
     # Loading anew
 
@@ -194,6 +217,7 @@ class Policies:
         self._set = policies
         self._reading = Reading(policies.outline.fields)
         self._kept = {}
+        self._moment = 0
 
     def reload(self) -> Deferred[bool]:
         """What SIGHUP asks for: tell what was decided, and take the files as they are now, all or

@@ -211,7 +211,7 @@ class RemotePolicies:
             if until > self._clock.seconds():
                 self.counts.count(kept, package)
                 return kept
-        document = self._reading.of(question, self._now)
+        document = self._reading.of(question, int(self._now() * 1_000_000_000))
         deciding = Deferred.fromCoroutine(self._ask(package, document))
         deciding.addTimeout(self._budget, self._clock)
         return deciding.addCallbacks(

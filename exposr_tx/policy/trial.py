@@ -77,8 +77,9 @@ def _tried(
             rules = [("*", f"{problem} when it evaluates rules that allow does not need")]
         for rule, value in rules:
             out.write(f"{package}.{rule}: {value}\n")
-        anew = outline.changing or reading.timed
-        kept = "made anew for each request" if anew else "kept for the same input"
+        kept = "kept for the same millisecond" if reading.timed else "kept for the same input"
+        if outline.changing:
+            kept = "made anew for each request"
         out.write(f"{package}: {_WHY[decision.outcome]}; {milliseconds:.2f} ms; {kept}\n")
     out.write(json.dumps(_shown(decision), ensure_ascii=False) + "\n")
     return ALLOWED if decision.allow else DENIED

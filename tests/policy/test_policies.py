@@ -147,15 +147,48 @@ class PoliciesTests(SynchronousTestCase):
             self.assertEqual(Asked.runs, 2 + (field == "input.remote"), field)
 
     def test_time(self) -> None:
-        """Where the time is read, each request is decided at its own."""
+        """Where the time is read, a decision holds for the same millisecond, and no longer."""
         text = f"package auth.server\nallow if input.time < {2 * 10**9}"
         policies = self.policies(server=text)
-        self.clock.advance(1.95 - self.clock.seconds())
+        self.clock.advance(1.9985 - self.clock.seconds())
         Asked.runs = 0
         self.assertEqual([self.outcome(policies) for _ in range(2)], ["allowed"] * 2)
+        self.assertEqual(Asked.runs, 1)
+        self.clock.advance(0.001)
+        self.assertEqual(self.outcome(policies), "allowed")
         self.assertEqual(Asked.runs, 2)
-        self.clock.advance(0.05)
-        self.assertEqual(self.outcome(policies), "denied")
+        self.clock.advance(0.001)
+        self.assertEqual([self.outcome(policies) for _ in range(2)], ["denied"] * 2)
+        self.assertEqual(Asked.runs, 3)
+
+    def test_shared(self) -> None:
+        """The same input is evaluated once for all who ask until it is decided; where the time is
+        read, for those of the same millisecond."""
+        for read, found in (
+            ("input.path", [400, 400, 401, 400]),
+            ("input.time", [400, 400, 400, 401]),
+            ("time.now_ns()", [400, 401, 402, 403]),
+        ):
+            policies = self.policies(server=f"package auth.server\nallow if {read} != 1")
+            held = Asked.held = []
+            asked: list[Any] = []
+            for target in (b"/", b"/", b"/b", b"/"):
+                self.clock.advance(0.001 * (len(asked) == 3))
+                asked.append(policies.decide("auth.server", question(target=target)))
+            for number, told in enumerate(held):
+                told(Decision("denied", 400 + number))
+            self.assertEqual([self.successResultOf(one).status for one in asked], found, read)
+            self.assertEqual(policies.counts.by_outcome["denied"], 4)
+
+    def test_shared_failure(self) -> None:
+        """Who waits for an evaluation that fails is told so; the next one is evaluated anew."""
+        policies = self.policies(server=SERVER)
+        held = Asked.held = []
+        asked: list[Any] = [policies.decide("auth.server", question()) for _ in range(2)]
+        held[0](LATE)
+        self.assertEqual([self.successResultOf(one) for one in asked], [LATE, LATE])
+        Asked.held = None
+        self.assertEqual(self.outcome(policies), "allowed")
 
     def test_too_slow(self) -> None:
         """What is late denies, and is asked anew the next time."""
@@ -379,7 +412,7 @@ class CidrTests(SynchronousTestCase):
             for ip, outcome in zip(
                 ("198.51.100.7", "198.51.100.200", "2001:db8::1"), outcomes, strict=True
             ):
-                given = policies.reading.of(question(remote_ip=ip), lambda: 0.0)
+                given = policies.reading.of(question(remote_ip=ip), 0)
                 self.assertEqual(policies.evaluate("p", given).outcome, outcome)
 
 
@@ -441,7 +474,7 @@ class TrialTests(SynchronousTestCase):
         """--explain tells how long a decision holds."""
         for read, how_long in (
             ("input.method", "kept for the same input\n"),
-            ("input.time", "made anew for each request\n"),
+            ("input.time", "kept for the same millisecond\n"),
             ("time.now_ns()", "made anew for each request\n"),
         ):
             _, out, _ = self.run_trial(f"package auth.server\nallow if {read} != 1", {}, True)
