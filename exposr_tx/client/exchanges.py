@@ -7,7 +7,8 @@ passed on. Source: docs/protocols/backstream.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -19,12 +20,17 @@ from twisted.python.failure import Failure
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
 from exposr_tx.inspection.recording import Recording
 from exposr_tx.interfaces import CloseCode
+from exposr_tx.transport.websocket import DestinationWebsocket, DestinationWebsockets
 from exposr_tx.wire.backstream import (
     HOP,
     MAX_RESPONSE_BODY,
+    Closing,
+    Payload,
     RequestMessage,
     ResponseMessage,
     Responses,
+    Upgrade,
+    UpgradeAnswer,
     is_field,
     tokens_only,
 )
@@ -38,10 +44,12 @@ __all__ = ["Destination", "Exchanges"]
 #: Seconds for a whole exchange; the Go server gives its visitor 30.
 TIME_LIMIT: Final = 300.0
 #: Seconds after which a websocket is refused: newer Go servers ask all their clients, take the
-#: first answer, and wait for 10. Another client may be able to carry it.
+#: first answer, and wait for 10. Another client's destination may take it.
 REFUSAL_WAIT: Final = 3.0
 #: Exchanges at once; while there are more, no message is read.
 MAX_AT_ONCE: Final = 64
+#: Websockets at once; more are refused.
+MAX_WEBSOCKETS: Final = 1000
 
 
 class Destination:
@@ -63,6 +71,19 @@ class Destination:
         """The request in HTTP/1.1. Raises TargetFailed for what cannot be written."""
         if not tokens_only(message.method):
             raise TargetFailed("the request's method is none")
+        lines = self._lines(message)
+        if message.body or message.method in WITH_BODY:
+            lines.append(f"Content-Length: {len(message.body)}")
+        lines += ["Connection: close", "", ""]
+        return "\r\n".join(lines).encode("utf-8", "replace") + message.body
+
+    def handshake(self, message: RequestMessage, key: str) -> bytes:
+        """The request for a websocket. Raises as above."""
+        lines = [*self._lines(message), "Connection: Upgrade", "Upgrade: websocket"]
+        lines += ["Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}", "", ""]
+        return "\r\n".join(lines).encode("utf-8", "replace")
+
+    def _lines(self, message: RequestMessage) -> list[str]:
         lines = [f"{message.method} {message.target(self._query)} HTTP/1.1"]
         lines.append(f"Host: {self._authority}")
         for name, value in message.fields:
@@ -70,10 +91,7 @@ class Destination:
                 raise TargetFailed("the request has a header field that is none")
             if name.lower() not in HOP:
                 lines.append(f"{name}: {value}")
-        if message.body or message.method in WITH_BODY:
-            lines.append(f"Content-Length: {len(message.body)}")
-        lines += ["Connection: close", "", ""]
-        return "\r\n".join(lines).encode("utf-8", "replace") + message.body
+        return lines
 
 
 class _Connection(TwistedProtocol):
@@ -190,7 +208,13 @@ class Events(Protocol):
 
 
 class Connection(Protocol):
-    """What the messages come and go by."""
+    """What the messages come and go by.
+
+    :ivar has_room: whether more can be sent without waiting in memory.
+    """
+
+    @property
+    def has_room(self) -> bool: ...
 
     def send_text(self, message: bytes) -> None: ...
 
@@ -226,12 +250,13 @@ class Exchanges:
         self._record = record
         self._responses = Responses()
         self._running: set[Deferred[Any]] = set()
+        self._websockets: dict[str, DestinationWebsocket] = {}
         self._over = False
         self._given_up = ""
 
     def __len__(self) -> int:
-        """Requests that are not answered yet."""
-        return len(self._running)
+        """Requests that are not answered yet, and websockets."""
+        return len(self._running) + len(self._websockets)
 
     def message(self, data: bytes) -> None:
         """A message of the server's."""
@@ -243,16 +268,76 @@ class Exchanges:
             self._over = True
             self._connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return
-        if isinstance(message, bytes):
-            if message:
-                self._clock.callLater(REFUSAL_WAIT, self._refuse, message)
-            return
-        self._events.asked(message)
-        running = Deferred.fromCoroutine(self._exchange(message))
+        if isinstance(message, Payload | Closing):
+            websocket = self._websockets.get(message.id)
+            if websocket is not None:
+                if message.closing is not None:
+                    del self._websockets[message.id]
+                websocket.said(message)
+        elif isinstance(message, Upgrade):
+            self._run(self._upgrade(message))
+        elif message is not None:
+            self._events.asked(message)
+            self._run(self._exchange(message))
+
+    def _run(self, working: Coroutine[Any, Any, None]) -> None:
+        running = Deferred.fromCoroutine(working)
         self._running.add(running)
         running.addBoth(lambda _: self._done(running))
         if len(self._running) >= MAX_AT_ONCE:
             self._connection.pause()
+
+    async def _upgrade(self, upgrade: Upgrade) -> None:
+        """Connect a visitor's websocket with the destination."""
+        request = RequestMessage(
+            upgrade.id, "GET", upgrade.path, upgrade.fields, b"", upgrade.remote
+        ).parted()
+        self._events.asked(request)
+        failed: Callable[..., object] = partial(self._not_upgraded, request)
+        try:
+            if upgrade.id in self._websockets or len(self._websockets) >= MAX_WEBSOCKETS:
+                raise TargetFailed(f"there are {MAX_WEBSOCKETS} websockets, or one with this id")
+            self._destination.handshake(request, "")
+            recording = None
+            if self._record is not None:
+                recording = self._record(_host(upgrade.remote))
+            head = partial(self._destination.handshake, request)
+            factory = DestinationWebsockets(
+                upgrade, head, self._say, failed, recording, self._clock
+            )
+            websocket = await self._destination.connect(factory)
+        except Exception as error:  # whatever the endpoint fails with
+            failed(str(error) or type(error).__name__)
+            return
+        if self._over or self._given_up:
+            websocket.close(Closing(upgrade.id, CloseCode.GOING_AWAY))
+        else:
+            self._websockets[upgrade.id] = websocket
+
+    def _say(
+        self, websocket: DestinationWebsocket, message: UpgradeAnswer | Payload | Closing
+    ) -> None:
+        """A destination's websocket has something to say."""
+        if isinstance(message, Closing):
+            self._websockets.pop(message.id, None)
+        if not self._over:
+            self._connection.send_text(message.encode())
+            if not self._connection.has_room:
+                websocket.pause()
+
+    def room(self) -> None:
+        """What waited to be sent is gone."""
+        for websocket in list(self._websockets.values()):
+            websocket.resume()
+
+    def _not_upgraded(
+        self, request: RequestMessage, error: str, websocket: DestinationWebsocket | None = None
+    ) -> None:
+        if websocket is not None and self._websockets.get(request.id) is websocket:
+            del self._websockets[request.id]
+        self._events.failed(request, error)
+        answer = UpgradeAnswer(request.id, False, error="the destination takes no websocket")
+        self._clock.callLater(REFUSAL_WAIT, self._refuse, answer.encode())
 
     def _refuse(self, message: bytes) -> None:
         if not self._over:
@@ -276,6 +361,10 @@ class Exchanges:
         self._given_up = reason
         for running in list(self._running):
             running.cancel()
+        for id, websocket in list(self._websockets.items()):
+            closing = Closing(id, CloseCode.GOING_AWAY, reason)
+            websocket.close(closing)
+            self._say(websocket, closing)
 
     async def _exchange(self, message: RequestMessage) -> None:
         try:

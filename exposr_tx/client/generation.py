@@ -38,6 +38,9 @@ class _Deaf:
     def lost(self, reason: str) -> None:
         """The connection is over."""
 
+    def room(self) -> None:
+        """What waited to be sent is gone."""
+
 
 class Generation:
     """What is known of the server of one connection.

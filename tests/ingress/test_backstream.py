@@ -31,6 +31,8 @@ GET = b"GET /a%20b?q=1 HTTP/1.1\r\nHost: any.test\r\n\r\n"
 class Client:
     """A client's connection: what it was sent, and what it answers."""
 
+    has_room = True
+
     def __init__(self, server: Server, name: str) -> None:
         self.sent: list[dict[str, Any]] = []
         self.closed: tuple[int, str] | None = None
@@ -233,15 +235,6 @@ class VisitTests(SynchronousTestCase):
         said = visitor.taken()
         self.assertIn(b"Content-Length: 1234\r\n", said)
         self.assertTrue(said.endswith(b"\r\n\r\n"))
-
-    def test_websocket(self) -> None:
-        """A websocket is refused: with a 101 the client could do nothing else any more."""
-        visitor = self.server.visit(
-            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        self.assertIn(b"HTTP/1.1 501 ", visitor.taken())
-        self.assertEqual(self.client.sent, [])
 
     def test_redirect(self) -> None:
         """A redirect is the visitor's affair."""

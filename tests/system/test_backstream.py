@@ -155,9 +155,11 @@ class JsonServer:
         self._done.wait(120)
 
     def ask(self, **members: Any) -> None:
+        self.tell(**{"method": "GET", "path": "/", "header": {}, **members})
+
+    def tell(self, **members: Any) -> None:
         visitor = wait_until(lambda: self.visitor, "a client")
-        message = {"method": "GET", "path": "/", "header": {}, **members}
-        visitor.send(text_frame(json.dumps(message).encode(), mask=False))
+        visitor.send(text_frame(json.dumps(members).encode(), mask=False))
 
     def answer(self) -> dict[str, Any]:
         assert self.visitor is not None
@@ -429,6 +431,45 @@ class JsonClientTests(SynchronousTestCase):
             self.assertEqual((answer.status, answer.body), (202, b"yes"))
         serve.wait_for_line(f'sent HTTP response id="{asked["id"]}" method="GET" code=202')
 
+    def test_newer(self) -> None:
+        """One of a newer kind says so at its first request, gets the query, and then a visitor's
+        websocket, whose messages pass."""
+        serve = Serve(self)
+        client = JsonClient(serve.port)
+        with serve.visit() as visitor:
+            visitor.send(b"GET /a%20b?q HTTP/1.1\r\nHost: h\r\n\r\n")
+            data = {"id": client.read()["id"], "accepted": False}
+            error = "failed to parse request path"
+            client.say(type="websocket_upgrade_response", data={**data, "error": error})
+            asked = client.read()
+            self.assertEqual(asked["path"], "/a%20b?q")
+            client.say(id=asked["id"], code=200)
+            self.assertEqual(visitor.answer().status, 200)
+        with serve.visit() as visitor:
+            key = base64.b64encode(bytes(16))
+            lines = [
+                b"GET /ws?x HTTP/1.1",
+                b"Host: h",
+                b"Upgrade: websocket",
+                b"Connection: upgrade",
+            ]
+            lines += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + key, b"", b""]
+            visitor.send(b"\r\n".join(lines))
+            asked = client.read()["data"]
+            self.assertEqual(asked["path"], "/ws?x")
+            data = {"id": asked["id"], "accepted": True}
+            client.say(type="websocket_upgrade_response", data=data)
+            answer = visitor.answer()
+            self.assertEqual(answer.fields[b"sec-websocket-accept"], accept_key(key))
+            visitor.send(text_frame(b"hello"))
+            said = client.read()["data"]
+            self.assertEqual((said["connection_id"], said["data"]), (asked["id"], "aGVsbG8="))
+            client.say(type="websocket_frame", data=said)
+            self.assertEqual(read_text(visitor), b"hello")
+            closing = {"connection_id": asked["id"], "code": 1000, "reason": ""}
+            client.say(type="websocket_close", data=closing)
+            self.assertEqual(visitor.read(4), b"\x88\x02\x03\xe8")
+
     def test_leaves(self) -> None:
         """A client that goes with a request is a 502 at once."""
         serve = Serve(self)
@@ -543,6 +584,30 @@ class JsonServerTests(SynchronousTestCase):
                 self.assertTrue(body.startswith(b"GET %b HTTP/1.1\r\n" % target), body)
             self.assertEqual(server.probed, 1)
             self.assertEqual(client.stop(), 0)
+
+    def test_websocket(self) -> None:
+        """A visitor's websocket that a newer server tells of is one with the destination."""
+
+        def serve(connection: Visitor, _: Target) -> None:
+            head = connection.read_until(b"\r\n\r\n")
+            key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+            accept(connection, {b"sec-websocket-key": key})
+            connection.send(text_frame(head.partition(b"\r\n")[0], mask=False))
+            connection.send(text_frame(b"re: " + read_text(connection), mask=False))
+            connection.send(b"\x88\x02\x0f\xa1")
+            connection.read_rest()
+
+        server = JsonServer(self)
+        connect(self, urlsplit(server.target.url).port or 0, Target(self, serve))
+        data: dict[str, Any] = {"id": "7", "path": "/ws?x", "header": {}, "remote": "192.0.2.1:5"}
+        server.tell(type="websocket_upgrade_request", data=data)
+        self.assertEqual(server.answer()["data"]["accepted"], True)
+        self.assertEqual(base64.b64decode(server.answer()["data"]["data"]), b"GET /ws?x HTTP/1.1")
+        data = {"connection_id": "7", "type": 1, "data": "aGk="}
+        server.tell(type="websocket_frame", data=data)
+        self.assertEqual(base64.b64decode(server.answer()["data"]["data"]), b"re: hi")
+        self.assertEqual(server.answer()["data"], {"connection_id": "7", "type": 8, "data": "D6E="})
+        self.assertEqual(server.answer()["data"]["code"], 4001)
 
     def test_destination_is_down(self) -> None:
         """A destination that refuses is a 502, and the client stays."""

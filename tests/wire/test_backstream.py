@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.errors import LocalProtocolError, RemoteProtocolError
-from exposr_tx.wire.backstream import RequestMessage, Requests, ResponseMessage, Responses
+from exposr_tx.wire.backstream import (
+    Closing,
+    Payload,
+    RequestMessage,
+    Requests,
+    ResponseMessage,
+    Responses,
+    Upgrade,
+    UpgradeAnswer,
+)
 
 NAMES = st.from_regex(r"[A-Z][a-z]{0,8}(-[A-Z][a-z]{0,8}){0,2}", fullmatch=True)
 LETTERS = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -211,7 +220,9 @@ class ConversationTests(SynchronousTestCase):
         requests.ask(RequestMessage("1", "GET", "/"))
         with self.assertRaises(LocalProtocolError):
             requests.ask(RequestMessage("2", "GET", "/"))
-        self.assertEqual(requests.receive(message(id="1", code=200)).code, 200)
+        response = requests.receive(message(id="1", code=200))
+        assert isinstance(response, ResponseMessage)
+        self.assertEqual(response.code, 200)
         requests.ask(RequestMessage("2", "GET", "/"))
 
     def test_lying_client(self) -> None:
@@ -241,15 +252,177 @@ class ConversationTests(SynchronousTestCase):
             responses.answer(ResponseMessage("1", 200))
 
     def test_newer_server(self) -> None:
-        """A newer server's visitor who wants a websocket is refused; no request is disturbed."""
+        """What a newer server says of visitors' websockets disturbs no request; what is none of a
+        server's, and what nobody knows, is ignored."""
         responses = Responses()
         responses.receive(message(id="1", path="/"))
-        said = message(type="websocket_upgrade_request", data={"id": "2", "path": "/chat"})
-        refusal = responses.receive(said)
-        assert isinstance(refusal, bytes)
-        found = json.loads(refusal)
-        self.assertEqual(found["type"], "websocket_upgrade_response")
-        self.assertEqual((found["data"]["id"], found["data"]["accepted"]), ("2", False))
-        for other in ({"type": "websocket_frame", "data": {"connection_id": "2"}}, {"type": "x"}):
-            self.assertEqual(responses.receive(message(**other)), b"")
+        data = {"id": "2", "path": "/a b?x", "header": {"Cookie": "k", "Upgrade": "websocket"}}
+        self.assertEqual(
+            responses.receive(message(type="websocket_upgrade_request", data=data)),
+            Upgrade("2", "/a b?x", (("Cookie", "k"),)),
+        )
+        frame = message(type="websocket_frame", data={"connection_id": "2", "TYPE": 1})
+        self.assertEqual(responses.receive(frame), Payload("2", 1, b""))
+        for kind in ("x", "websocket_upgrade_response"):
+            self.assertIsNone(responses.receive(message(type=kind, data={"id": "1"})))
         self.assertEqual(responses.pending, {"1"})
+
+
+URL_ERROR = "failed to parse request path: x"
+
+
+class NewerClientTests(SynchronousTestCase):
+    """The first request finds out what the client is, and does nobody any harm."""
+
+    def setUp(self) -> None:
+        self.requests = Requests()
+        self.request = RequestMessage.of("1", b"POST", b"/a%20b?x=%2F", [], b"hello", "")
+
+    def refuse(self, error: str) -> dict[str, Any]:
+        """A client answers that it can make no such websocket; what it is asked then."""
+        data = {"id": "1", "accepted": False, "error": error}
+        asked = self.requests.receive(message(type="websocket_upgrade_response", data=data))
+        assert isinstance(asked, bytes)
+        found: dict[str, Any] = json.loads(asked)
+        return found
+
+    def test_older(self) -> None:
+        """An older one sees the request; later ones have nothing else in them."""
+        found = json.loads(self.requests.ask(self.request))
+        self.assertEqual(
+            (found["path"], found["method"], found["body"]), ("/a b", "POST", "aGVsbG8=")
+        )
+        self.requests.receive(message(id="1", code=200))
+        self.assertIs(self.requests.is_newer, False)
+        found = json.loads(self.requests.ask(self.request))
+        self.assertEqual((found["path"], "type" in found), ("/a b", False))
+
+    def test_newer(self) -> None:
+        """A newer one fails to make the websocket before it goes anywhere, and is asked once more:
+        with a URL. So are the next ones."""
+        found = json.loads(self.requests.ask(self.request))
+        self.assertEqual(found["data"]["path"], ":")  # no URL
+        self.assertIn("sec-websocket-key", found["data"]["header"])  # nobody's to give
+        found = self.refuse(URL_ERROR)
+        self.assertEqual((found["path"], found["body"]), ("/a%20b?x=%2F", "aGVsbG8="))
+        self.assertNotIn("type", found)
+        self.assertIsInstance(self.requests.receive(message(id="1", code=200)), ResponseMessage)
+        self.assertEqual(json.loads(self.requests.ask(self.request))["path"], "/a%20b?x=%2F")
+
+    def test_in_between(self) -> None:
+        """One that knows of websockets and reads no URL gets the path as an older one."""
+        self.requests.ask(self.request)
+        self.assertEqual(self.refuse("duplicate header not allowed")["path"], "/a b")
+        self.requests.receive(message(id="1", code=200))
+        self.assertEqual(json.loads(self.requests.ask(self.request))["path"], "/a b")
+
+    def test_refuses_twice(self) -> None:
+        """A second refusal answers nothing that was asked."""
+        self.requests.ask(self.request)
+        self.refuse(URL_ERROR)
+        with self.assertRaises(RemoteProtocolError):
+            self.refuse(URL_ERROR)
+
+    def test_not_wanted(self) -> None:
+        """Where the first answer was skipped, the next request tries again."""
+        self.requests.ask(self.request)
+        self.requests.skip()
+        self.assertIn("type", json.loads(self.requests.ask(self.request)))
+
+    def test_urls(self) -> None:
+        """A path is a URL without a host, and has no escapes but real ones."""
+        for target, url in (
+            (b"/a%2Fb?", "/a%2Fb?"),
+            (b"//a/b?c", "http://x//a/b?c"),
+            (b"/100%/a?%", "/100%25/a?%"),
+            (b"/%3Fa", "/%3Fa"),
+            (b"/\xff", "/%EF%BF%BD"),
+            (b"*", "*"),
+        ):
+            request = RequestMessage.of("1", b"GET", target, [], b"", "")
+            self.assertEqual(json.loads(request.encode(True))["path"], url)
+
+    def test_websocket(self) -> None:
+        """A visitor's websocket is asked for in the same way, and says what the client is."""
+        handshake = [(b"Cookie", b"k"), (b"Sec-WebSocket-Key", b"x"), (b"Upgrade", b"websocket")]
+        request = RequestMessage.of("1", b"GET", b"/ws?x", handshake, b"", "")
+        found = json.loads(self.requests.ask(request, websocket=True))
+        self.assertEqual((found["method"], found["path"], found["query"]), ("GET", "/ws", "x"))
+        self.assertEqual(found["data"]["path"], "/ws?x")
+        self.assertEqual(found["data"]["header"], {"Cookie": "k"})
+        answer = UpgradeAnswer("1", True, (("A", "b"),))
+        self.assertEqual(self.requests.receive(answer.encode()), answer)
+        self.assertIs(self.requests.is_newer, True)
+        self.assertNotIn("id", json.loads(self.requests.ask(request, websocket=True)))
+
+    def test_websocket_is_refused(self) -> None:
+        """A target that takes none tells nothing of the client."""
+        self.requests.ask(self.request, websocket=True)
+        self.requests.receive(UpgradeAnswer("1", False, error="bad handshake").encode())
+        self.assertIsNone(self.requests.is_newer)
+
+
+class WebsocketTests(SynchronousTestCase):
+    """What is said of visitors' websockets."""
+
+    @settings(max_examples=100)
+    @given(
+        st.text(min_size=1, max_size=40),
+        st.integers(0, 10),
+        st.binary(max_size=300),
+        st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=2), max_size=4),
+    )
+    def test_round_trip(
+        self, id: str, number: int, data: bytes, header: dict[str, list[str]]
+    ) -> None:
+        """What one end says, the other one reads."""
+        id = id.encode("utf-8", "replace").decode()
+        fields = tuple((name, value) for name, values in header.items() for value in values)
+        responses, requests = Responses(), Requests()
+        for said in (
+            Upgrade(id, "/a?b", tuple((n, v) for n, (v, *_) in header.items()), "192.0.2.1:5"),
+            Payload(id, number, data),
+            Closing(id, number, "why"),
+        ):
+            self.assertEqual(responses.receive(said.encode()), said)
+            if not isinstance(said, Upgrade):
+                self.assertEqual(requests.receive(said.encode()), said)
+        requests.ask(RequestMessage(id, "GET", "/"), websocket=True)
+        answer = UpgradeAnswer(id, True, fields)
+        self.assertEqual(requests.receive(answer.encode()), answer)
+
+    def test_what_was_meant(self) -> None:
+        """Go programs say 1006, and the code that was meant in the reason; what no close frame may
+        have is nobody's to tell."""
+        for code, reason, meant in (
+            (1006, "websocket: close 4001: see you", (4001, "see you")),
+            (1006, "websocket: close 1001 (going away): x", (1001, "x")),
+            (1006, "websocket: close 1000 (normal)", (1000, "")),
+            (1006, "websocket: close 1005 (no status)", None),
+            (1006, "unexpected EOF", None),
+            (1000, "bye", (1000, "bye")),
+            (0, "", None),
+            (99999, "", None),
+        ):
+            found = Closing("1", code, reason).meant
+            self.assertEqual(found and (found.code, found.reason), meant, reason)
+        payload = Payload("1", 8, b"\x0f\xa1bye")
+        self.assertEqual(payload.closing, Closing("1", 4001, "bye"))
+        self.assertEqual(Closing("1", 4001, "bye").payload, payload)
+        self.assertEqual(len(Closing("1", 1000, "é" * 100).payload.data), 2 + 122)
+
+    def test_lies(self) -> None:
+        """What is no message of theirs ends the connection, as anything else that is none."""
+        for kind, data in (
+            ("websocket_frame", {"connection_id": "1", "type": "1"}),
+            ("websocket_frame", {"connection_id": "1", "type": 1, "data": "!"}),
+            ("websocket_frame", {"type": 1}),
+            ("websocket_frame", []),
+            ("websocket_close", {"connection_id": "1", "code": 1.5}),
+            ("websocket_close", {"connection_id": 1}),
+            ("websocket_upgrade_response", {"id": "1", "accepted": True}),
+        ):
+            with self.assertRaises(RemoteProtocolError):
+                Requests().receive(message(type=kind, data=data))
+        with self.assertRaises(RemoteProtocolError):
+            Responses().receive(message(type="websocket_upgrade_request", data={"path": "/"}))

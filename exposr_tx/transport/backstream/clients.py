@@ -60,6 +60,10 @@ class Clients:
             upstream.next()
         while self.waiting and not takers:
             self.waiting.popleft().not_asked()
+        if all(upstream.has_websockets is False for upstream in takers):
+            for stream in [each for each in self.waiting if each.is_websocket]:
+                self.waiting.remove(stream)
+                stream.not_upgraded(501)
 
     def virtual_host(self, host: str) -> VirtualHost:
         """Every host is theirs; whose else it may be is asked before."""

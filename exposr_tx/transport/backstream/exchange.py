@@ -1,4 +1,4 @@
-"""A stream that carries one request to a client that takes JSON, and its answer.
+"""A stream that carries one request to a client that takes JSON, and its answer; or a websocket.
 
 An in-memory transport: what ingress writes to it is HTTP/1.1, and so is what it hands
 back; in between both are messages.
@@ -6,6 +6,7 @@ back; in between both are messages.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
@@ -19,12 +20,16 @@ from zope.interface import implementer
 from exposr_tx.addresses import host_port
 from exposr_tx.errors import RemoteProtocolError, UpstreamGone
 from exposr_tx.interfaces import Origin
+from exposr_tx.transport.websocket.visitors import VisitorWebsocket, visitor_websocket
 from exposr_tx.wire.backstream import (
     HOP,
     MAX_ID,
     MAX_REQUEST_BODY,
+    Closing,
+    Payload,
     RequestMessage,
     ResponseMessage,
+    UpgradeAnswer,
 )
 from exposr_tx.wire.http1 import End, Limits, Request, RequestParser
 
@@ -37,10 +42,14 @@ __all__ = ["Exchange"]
 LIMITS: Final = Limits(line=65536, head=131072, fields=1000)
 #: Bytes of an answer that are handed on before it is asked whether there is room for more.
 PIECE: Final = 65536
+#: Bytes of a websocket's messages that wait for its visitor; one that reads more slowly loses it,
+#: as the client cannot be told to wait with this one alone.
+MAX_UNREAD: Final = 4 * 1024 * 1024
 
 _TEXTS: Final = {
     413: f"the body is longer than the {MAX_REQUEST_BODY} bytes that this client can take",
     501: "this client carries no websockets",
+    502: "the target takes no websocket",
     503: "too many bodies wait for this client",
 }
 _REASONS: Final = {int(status): status.phrase for status in HTTPStatus}
@@ -71,12 +80,16 @@ class Upstream(Protocol):
 
     def let_go(self, stream: Exchange) -> None: ...
 
+    def say(self, message: Payload | Closing) -> bool:
+        """Tell the client of a websocket; returns whether there is room for more."""
+
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class Exchange:
     """A stream that carries one request and its response.
 
-    :ivar done: whether the response has come, or is made here.
+    :ivar done: whether the response has come, or is made here, or the websocket is over.
+    :ivar is_websocket: whether the visitor wants one.
     :ivar disconnected: whether the protocol has been told of the end.
     """
 
@@ -96,7 +109,11 @@ class Exchange:
         self._body: list[bytes] = []
         self._size = 0
         self._held = 0
-        self._out = memoryview(b"")
+        self._out: deque[memoryview] = deque()
+        self._unread = 0
+        self.is_websocket = False
+        self._websocket: VisitorWebsocket | None = None
+        self._producer: IPushProducer | None = None
         self._paused = False
         self._delivering = False
 
@@ -107,6 +124,9 @@ class Exchange:
     # ITransport
 
     def write(self, data: bytes) -> None:
+        if self._websocket is not None:
+            self._websocket.dataReceived(data)
+            return
         if self.done or self.disconnected or self._parser is None:
             return
         try:
@@ -134,9 +154,8 @@ class Exchange:
 
     def _begin(self, request: Request) -> None:
         self._request = request
-        if request.websocket:
-            self._reply(501)  # a 101 would keep the Go client from everything else
-        elif (request.length or 0) > MAX_REQUEST_BODY:
+        self.is_websocket = request.websocket
+        if (request.length or 0) > MAX_REQUEST_BODY:
             self._reply(413)
         elif request.expect_continue:
             self._later(_CONTINUE)
@@ -159,14 +178,16 @@ class Exchange:
     def getHost(self) -> IAddress:
         return self._upstream.peer
 
-    # IConsumer: the request's body is gathered, up to its limit, so nobody is ever paused.
+    # IConsumer: the request's body is gathered, up to its limit, so only a websocket is paused.
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if self.disconnected:
             producer.stopProducing()
+        elif streaming:
+            self._producer = producer  # type: ignore[assignment]
 
     def unregisterProducer(self) -> None:
-        """Nothing is kept of it."""
+        self._producer = None
 
     # IPushProducer: the response.
 
@@ -200,7 +221,7 @@ class Exchange:
             fields += [(name, value) for value in values]
         # As there, the lines of one request have one id, and the client's lines too.
         id = request.forwarding.get(b"x-request-id", [b""])[0].decode("latin-1")
-        if not 0 < len(id) <= MAX_ID:
+        if self.is_websocket or not 0 < len(id) <= MAX_ID:  # one that is told again and again
             id = str(uuid4())
         remote = host_port(self._origin.peer)
         return RequestMessage.of(id, request.method, request.target, fields, body, remote)
@@ -231,6 +252,46 @@ class Exchange:
             lines.append(b"Content-Length: %d\r\n" % len(body))
         lines.append(b"Connection: %b\r\n\r\n" % ", ".join(options).encode("utf-8", "replace"))
         self._later(b"".join([*lines, body]))
+
+    def upgraded(self, answer: UpgradeAnswer) -> None:
+        """The client has its end of a websocket."""
+        assert self._request is not None
+        self._upstream.answered(self)
+        wire = _Wire(self)
+        self._websocket = visitor_websocket(self._request, answer, wire, self._say, self._clock)
+
+    def not_upgraded(self, status: int) -> None:
+        """There is no websocket.
+
+        :param status: 502 where the target takes none, 501 where no client carries any: to one
+            that does not a 101 would be the end of everything else.
+        """
+        self._reply(status)
+
+    def told(self, message: Payload | Closing) -> None:
+        """What the target says to the websocket."""
+        if self._websocket is not None:
+            self._websocket.said(message)
+
+    def room(self) -> None:
+        """There is room for what the visitor says."""
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def _say(self, message: Payload | Closing) -> None:
+        if not self._upstream.say(message) and self._producer is not None:
+            self._producer.pauseProducing()
+
+    def send(self, data: bytes) -> None:
+        """Bytes of the websocket's for the visitor."""
+        self._later(data)
+        if self._paused and self._unread > MAX_UNREAD:
+            self.abortConnection()
+
+    def finish(self) -> None:
+        """The websocket is over; what was said goes to the visitor."""
+        self.done = True
+        self._later(b"")
 
     def broken(self) -> None:
         """The client has the request, and will not answer it: a visitor's 502."""
@@ -264,7 +325,9 @@ class Exchange:
 
     def _later(self, data: bytes) -> None:
         """Hand bytes over in the reactor's next turn, never inside a call of the receiver's."""
-        self._out = memoryview(bytes(self._out) + data) if self._out else memoryview(data)
+        if data:
+            self._out.append(memoryview(data))
+            self._unread += len(data)
         if not self._delivering:
             self._delivering = True
             self._clock.callLater(0, self._deliver)
@@ -272,8 +335,12 @@ class Exchange:
     def _deliver(self) -> None:
         self._delivering = False
         while self._out and not (self._paused or self.disconnected):
-            piece, self._out = self._out[:PIECE], self._out[PIECE:]
-            self._protocol.dataReceived(bytes(piece))
+            data = self._out.popleft()
+            if len(data) > PIECE:
+                self._out.appendleft(data[PIECE:])
+                data = data[:PIECE]
+            self._unread -= len(data)
+            self._protocol.dataReceived(bytes(data))
         if self.done and not self._out and not self._paused:
             self._end(ConnectionDone())
 
@@ -281,8 +348,21 @@ class Exchange:
         if not self.disconnected:
             self.disconnected = True
             self._parser = None
-            self._out = memoryview(b"")
+            self._out.clear()
             self._body.clear()
+            self._producer = None
             self._hold(-self._held)
+            websocket, self._websocket = self._websocket, None
+            if websocket is not None:
+                websocket.connectionLost(Failure(reason))
             self._upstream.discard(self)
             self._protocol.connectionLost(Failure(reason))
+
+
+class _Wire:
+    """What a websocket writes to."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.write = exchange.send
+        self.loseConnection = exchange.finish
+        self.abortConnection = exchange.abortConnection

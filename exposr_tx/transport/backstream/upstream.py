@@ -20,7 +20,7 @@ from exposr_tx.errors import RemoteProtocolError, StreamLimit, UpstreamGone
 from exposr_tx.interfaces import CloseCode, IUpstream, Origin
 from exposr_tx.transport.backstream.exchange import Exchange
 from exposr_tx.transport.connection import SHUTTING_DOWN
-from exposr_tx.wire.backstream import Requests
+from exposr_tx.wire.backstream import Closing, Payload, Requests, ResponseMessage, UpgradeAnswer
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
@@ -38,7 +38,13 @@ MAX_HELD: Final = 128 * 1024 * 1024
 
 
 class Messages(Protocol):
-    """What carries a client's messages."""
+    """What carries a client's messages.
+
+    :ivar has_room: whether more can be sent without waiting in memory.
+    """
+
+    @property
+    def has_room(self) -> bool: ...
 
     def send_text(self, message: bytes) -> None:
         """Queue one text message."""
@@ -106,6 +112,7 @@ class JsonUpstream:
         self._asked: Exchange | None = None  # None too when its visitor has left
         self._streams: set[Exchange] = set()
         self._unanswered: set[Exchange] = set()
+        self._websockets: dict[str, Exchange] = {}
         self.held = 0
         self._gone = False
         self._drained: list[Deferred[None]] = []
@@ -130,6 +137,11 @@ class JsonUpstream:
     def full(self) -> bool:
         """Whether no more bodies are to be held."""
         return self.held > MAX_HELD
+
+    @property
+    def has_websockets(self) -> bool | None:
+        """Whether the client carries websockets, as newer ones do; None until it is known."""
+        return self._requests.is_newer
 
     def start(self) -> None:
         """Enter service."""
@@ -202,6 +214,15 @@ class JsonUpstream:
         self.let_go(stream)
         self.next()
 
+    def say(self, message: Payload | Closing) -> bool:
+        """A visitor's websocket says something, or is over; returns whether there is room for
+        more."""
+        if isinstance(message, Closing):
+            self._websockets.pop(message.id, None)
+        if not self._gone:
+            self._messages.send_text(message.encode())
+        return self._messages.has_room
+
     def let_go(self, stream: Exchange) -> None:
         """A stream is another client's, or nobody's."""
         self._unanswered.discard(stream)
@@ -215,14 +236,21 @@ class JsonUpstream:
         waiting = self._clients.waiting
         if self._gone or self._requests.pending or not waiting or self.full:
             return
-        self._asked = stream = waiting.popleft()
+        stream = next(filter(self._can_take, waiting), None)
+        if stream is None:
+            return
+        waiting.remove(stream)
+        self._asked = stream
         message = stream.message()
-        text = self._requests.ask(message)
+        text = self._requests.ask(message, stream.is_websocket)
         self._streams.add(stream)
         self._unanswered.add(stream)
         stream.move(self)
         self._messages.send_text(text)
         self._on_message(message.id, message.method, message.path)
+
+    def _can_take(self, stream: Exchange) -> bool:
+        return not stream.is_websocket or self.has_websockets is not False
 
     # What the connection tells
 
@@ -232,12 +260,42 @@ class JsonUpstream:
             return
         self.alive_at = int(self._now() * 1000)
         try:
-            response = self._requests.receive(data)
+            said = self._requests.receive(data)
         except RemoteProtocolError as error:
             self.violated(str(error))
             return
+        if isinstance(said, Payload | Closing):
+            stream = self._websockets.get(said.id)
+            if stream is not None:
+                if said.closing is not None:
+                    del self._websockets[said.id]
+                stream.told(said)
+        elif isinstance(said, bytes):
+            if self._asked is not None:
+                self._messages.send_text(said)
+            else:
+                self.skipped()
+        elif isinstance(said, UpgradeAnswer):
+            self._upgraded(said)
+        else:
+            self._answered(said)
+
+    def _upgraded(self, answer: UpgradeAnswer) -> None:
         asked, self._asked = self._asked, None
-        if asked is not None and response.is_answer and response.is_writable:
+        if asked is not None and answer.accepted:
+            self._websockets[answer.id] = asked
+            asked.upgraded(answer)
+        elif asked is not None:
+            asked.not_upgraded(502)
+        elif answer.accepted:
+            self.say(Closing(answer.id, CloseCode.GOING_AWAY))
+        self.next()
+
+    def _answered(self, response: ResponseMessage) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and asked.is_websocket:
+            asked.not_upgraded(501)
+        elif asked is not None and response.is_answer and response.is_writable:
             asked.answered(response)
         elif asked is not None:
             asked.broken()
@@ -245,6 +303,11 @@ class JsonUpstream:
             self.violated(f"an answer has the code {response.code}")
             return
         self.next()
+
+    def room(self) -> None:
+        """What waited to be sent is gone."""
+        for stream in list(self._websockets.values()):
+            stream.room()
 
     def too_long(self) -> bool:
         """A message is longer than may be. Whether it is an answer: then its visitor is told, and
@@ -255,7 +318,7 @@ class JsonUpstream:
         return bool(self._requests.pending)
 
     def skipped(self) -> None:
-        """An answer that was too long is over."""
+        """An answer that was too long is over, or there will be none."""
         self._requests.skip()
         self.next()
 
@@ -274,8 +337,9 @@ class JsonUpstream:
         self._clients.unplug(self, clean=False)
         waiting = set(self._clients.waiting)
         asked, self._asked = self._asked, None
+        websockets = self._websockets.values()
         for stream in list(self._streams):
-            if stream is asked:
+            if stream is asked or stream in websockets:
                 stream.broken()
             elif stream not in waiting and not stream.done:
                 stream.not_asked()

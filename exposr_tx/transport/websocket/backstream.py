@@ -88,6 +88,11 @@ class _Texts:
             keep_alive(socket_of(self.transport), PROBES)
         self.register(_Room(self))  # type: ignore[attr-defined]
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more can be sent without waiting in memory."""
+        return not self._full
+
     def send_text(self, message: bytes) -> None:
         """Queue one text message."""
         self.sendMessage(message, False)
@@ -130,6 +135,7 @@ class _Room:
 
     def resumeProducing(self) -> None:
         self._texts._full = False
+        self._texts.reader.room()
 
     def stopProducing(self) -> None:
         """The connection is lost."""
@@ -274,6 +280,9 @@ class Reader(Protocol):
     def lost(self, reason: str) -> None:
         """The connection is over; may be called again."""
 
+    def room(self) -> None:
+        """What waited to be sent is gone."""
+
 
 class JsonConnection:
     """A connection to a server that speaks JSON.
@@ -295,6 +304,11 @@ class JsonConnection:
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Say goodbye; ``lost`` fires within two seconds."""
         self._protocol.close(code, reason)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more can be sent without waiting in memory."""
+        return bool(self._protocol.has_room)
 
     def send_text(self, message: bytes) -> None:
         """Queue one text message."""
