@@ -17,6 +17,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
+from exposr_tx.policy.cases import without_cases
 from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import check_differences, check_equality, ordered
 from exposr_tx.policy.document import ALL_FIELDS
@@ -105,7 +106,8 @@ def scan(source: Source) -> Module:
     """Read a file. Raises PolicyInvalid."""
     found = words(source.path, source.text)
     _check_depth(source.path, found)
-    text = single(source.path, source.text, found)
+    text = without_cases(source.text, found)
+    text = single(source.path, text, words(source.path, text))
     text = rewritten(text, words(source.path, text))
     found = words(source.path, text)
     check_nested(source.path, found)
