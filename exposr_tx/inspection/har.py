@@ -229,7 +229,8 @@ def _contents(body: Body, mime: str, coding: str, redaction: Redaction) -> tuple
     text = text_of(data, mime, whole)
     made: Object
     if text is None:
-        made = {"text": b64encode(data).decode("ascii"), "encoding": "base64"}
+        coded = b64encode(redaction.octets(data, mime)).decode("ascii")
+        made = {"text": coded, "encoding": "base64"}
     else:
         made = {"text": redaction.body(text, mime)}
     if comments:

@@ -156,6 +156,10 @@ class Redaction:
             return self.json(text)
         return text
 
+    def octets(self, data: bytes, mime: str) -> bytes:
+        """The same for a body that is no text: a form with files, JSON in an unknown charset."""
+        return self.body(data.decode("latin-1"), mime).encode("latin-1")
+
     def _part(self, found: re.Match[str]) -> str:
         return found[1] + REDACTED if self.is_secret_parameter(found[2]) else found[0]
 

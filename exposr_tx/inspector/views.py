@@ -186,7 +186,8 @@ def _body(body: Body, head: Head, redaction: Redaction) -> dict[str, Any]:
         coded = b64encode(found.data).decode("ascii")
         return shown | {"image": f"data:{essence};base64,{coded}"}
     if found.kind == "bytes":
-        return shown | {"base64": b64encode(found.data[:MOST_BYTES]).decode("ascii")}
+        data = redaction.octets(found.data, media_type)[:MOST_BYTES]
+        return shown | {"base64": b64encode(data).decode("ascii")}
     if found.kind == "form":
         shown["form"] = _parameters(found.pairs, redaction)
     return shown | {"text": redaction.body(found.text, media_type)}

@@ -133,6 +133,29 @@ class EntryTests(SynchronousTestCase):
         self.assertEqual(faults(json.loads(text)), [])
         self.assertIn("t0k3n", archive(watching.ends, NOTHING).decode())
 
+    def test_redacted_bytes(self) -> None:
+        """Nor in a body in base64: a form with a file, or JSON in a charset that is not told."""
+        file = b"Content-Disposition: form-data; name=f; filename=f\r\n\r\n\xff\0\r\n--b--\r\n"
+        for kind, start, end in (
+            (
+                b"multipart/form-data",
+                b'--b\r\nContent-Disposition: x; name="password"\r\n\r\n',
+                file,
+            ),
+            (b"application/json", b'{"a": "\xe9", "password": "', b'"}'),
+            (b"application/x-www-form-urlencoded", b"a=\xe9&password=", b""),
+        ):
+            content = self.entry(
+                GET,
+                response(start + b"s3cr3t\r\n--b\r\n" + end, b"Content-Type: " + kind),
+                Redaction(),
+            )["response"]["content"]
+            self.assertEqual(content["encoding"], "base64")
+            data = b64decode(content["text"])
+            self.assertNotIn(b"s3cr3t", data)
+            self.assertTrue(data.startswith(start + REDACTED.encode()), data)
+            self.assertTrue(data.endswith(end), data)
+
     def test_form(self) -> None:
         """A form's fields stand one by one."""
         body = b"a=b+c&password=s"

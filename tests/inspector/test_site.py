@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -143,6 +143,15 @@ class SiteTests(SynchronousTestCase):
             shown = self.visits.get(f"{path}?secrets=show").body
             for letter in (b"k", b"p", b"a", b"c", b"f", b"s"):
                 self.assertIn(letter + b"-sesame", shown)
+
+    def test_secrets_in_bytes(self) -> None:
+        """Nor are they among bytes that make no text."""
+        kind = "Content-Type: application/json"
+        body = b'{"name": "\xe9", "password": "sesame"}'
+        self.visits.pass_through(request("PUT /", body, kind), HELLO)
+        for query, shown in (("", b'"[redacted]"}'), ("?secrets=show", b'"sesame"}')):
+            found = self.visits.get(f"/api/exchanges/1{query}").json["request"]["body"]
+            self.assertTrue(b64decode(found["base64"]).endswith(shown))
 
     def test_har(self) -> None:
         """All exchanges, or one, as a file to keep."""
