@@ -1,18 +1,23 @@
-"""Bodies without their content coding, and bytes as text: for people to read."""
+"""Bodies and messages without their coding, and bytes as text: for people to read."""
 
 from __future__ import annotations
 
 import codecs
 import re
 import zlib
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
-__all__ = ["decoded", "field_text", "text_of"]
+from exposr_tx.inspection.exchanges import MAX_FRAME, Frame, Frames
+
+__all__ = ["Said", "decoded", "field_text", "said", "text_of"]
 
 #: Bytes that are made of a coded body at most, a small one may stand for gigabytes; and codings
 #: that are undone.
 MAX_DECODED: Final = 1024 * 1024
 MAX_CODINGS: Final = 3
+#: The opcode of messages of text (RFC 6455, section 5.2).
+TEXT: Final = 1
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
 #: Charsets that are believed. Of the others, punycode takes a minute for a megabyte.
 _CHARSETS: Final = re.compile(
@@ -95,3 +100,54 @@ def text_of(data: bytes, mime: str, whole: bool = True) -> str | None:
     except (LookupError, ValueError, TypeError, AssertionError):  # not all codecs are of text
         return None
     return None if not isinstance(text, str) or _BINARY.search(text) else text
+
+
+class Said(NamedTuple):
+    """A message of a websocket as its ends mean it.
+
+    :ivar data: its beginning, decompressed where it was compressed.
+    :ivar text: the same of a message of text; None where it is none, or cannot be decompressed.
+    :ivar whole: whether ``data`` is all of it.
+    """
+
+    frame: Frame
+    data: bytes
+    text: str | None
+    whole: bool
+
+
+def said(frames: Frames) -> Iterator[Said]:
+    """The messages that are kept of a websocket."""
+    # Messages that are compressed need those before them: once one is lost, they stay as they are.
+    inflating: dict[bool, Any] = {}
+    if not frames.lost:
+        inflating = {sent: zlib.decompressobj(-zlib.MAX_WBITS) for sent in (True, False)}
+    for frame in frames:
+        data, whole, plain = frame.data, len(frame.data) == frame.size, not frame.compressed
+        if frame.compressed and frame.sent in inflating:
+            data, whole, plain = _decompressed(frame, inflating)
+        # It is text because it says so: some protocols end messages with a control character.
+        text = _utf8(data, whole) if plain and frame.opcode == TEXT else None
+        yield Said(frame, data, text, whole)
+
+
+def _decompressed(frame: Frame, inflating: dict[bool, Any]) -> tuple[bytes, bool, bool]:
+    """A message without its compression (RFC 7692, section 7.2.2), whether it is whole, and whether
+    that was possible."""
+    inflate = inflating[frame.sent]
+    try:
+        data = inflate.decompress(frame.data + b"\0\0\xff\xff", MAX_FRAME)
+    except zlib.error:
+        del inflating[frame.sent]
+        return frame.data, False, False
+    whole = not inflate.unconsumed_tail and len(frame.data) == frame.size
+    if not whole:
+        del inflating[frame.sent]
+    return data, whole, True
+
+
+def _utf8(data: bytes, whole: bool) -> str | None:
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
+    except UnicodeDecodeError:
+        return None

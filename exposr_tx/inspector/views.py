@@ -7,14 +7,13 @@ Text is what the bytes are in UTF-8, or else in Latin-1, which has them all.
 
 from __future__ import annotations
 
-import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from exposr_tx.inspection.decoding import field_text, text_of
-from exposr_tx.inspection.exchanges import Body, Exchange, Frame, Head, ResponseHead
+from exposr_tx.inspection.decoding import Said, field_text, said, text_of
+from exposr_tx.inspection.exchanges import Body, Exchange, Head, ResponseHead
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import not_replayable
 from exposr_tx.inspector.contents import content
@@ -23,8 +22,6 @@ __all__ = ["detail", "frames", "matches", "summary"]
 
 #: Bytes of a body that is no text and no image which are shown, as hexadecimal numbers.
 MOST_BYTES: Final = 16384
-#: Bytes of a message of a websocket that are shown.
-MOST_FRAME: Final = 65536
 _KINDS: Final = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 
@@ -85,55 +82,29 @@ def detail(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
 def frames(exchange: Exchange, redaction: Redaction, after: int = 0) -> dict[str, Any]:
     """The messages of a websocket from a number on; ``next`` is what to ask for next time."""
     first = exchange.frames.lost
-    shown = list(_frames(exchange, after))
+    kept = enumerate(said(exchange.frames), first)
+    shown = [_frame(exchange, message, number) for number, message in kept if number >= after]
     for frame in shown:
         if "text" in frame:
             frame["text"] = redaction.body(frame["text"], "")
     return {"frames": shown, "lost": first, "next": first + len(exchange.frames)}
 
 
-def _frames(exchange: Exchange, after: int) -> Iterator[dict[str, Any]]:
-    # Messages that are compressed need those before them: once one is lost, they stay as they are.
-    inflating: dict[bool, Any] = {}
-    if not exchange.frames.lost:
-        inflating = {sent: zlib.decompressobj(-zlib.MAX_WBITS) for sent in (True, False)}
-    for number, frame in enumerate(exchange.frames, exchange.frames.lost):
-        data, whole = frame.data, len(frame.data) == frame.size
-        if frame.compressed and frame.sent in inflating:
-            data, whole = _inflated(frame, inflating)
-        if number >= after:
-            yield _frame(exchange, frame, number, data[:MOST_FRAME], whole)
-
-
-def _inflated(frame: Frame, inflating: dict[bool, Any]) -> tuple[bytes, bool]:
-    """A message's data without its compression (RFC 7692, section 7.2.2)."""
-    inflate = inflating[frame.sent]
-    try:
-        data = inflate.decompress(frame.data + b"\0\0\xff\xff", MOST_FRAME)
-    except zlib.error:
-        data = frame.data
-    else:
-        if not inflate.unconsumed_tail and len(frame.data) == frame.size:
-            return data, True
-    del inflating[frame.sent]
-    return data, False
-
-
-def _frame(
-    exchange: Exchange, frame: Frame, number: int, data: bytes, whole: bool
-) -> dict[str, Any]:
+def _frame(exchange: Exchange, said: Said, number: int) -> dict[str, Any]:
+    frame, data = said.frame, said.data
     shown: dict[str, Any] = {
         "number": number,
         "sent": frame.sent,
         "kind": _KINDS.get(frame.opcode, str(frame.opcode)),
         "size": frame.size,
         "at": _milliseconds(exchange.began, frame.moment),
-        "whole": whole,
+        "whole": said.whole,
     }
     if frame.opcode == 8 and len(data) >= 2:
         code = int.from_bytes(data[:2], "big")
         return shown | {"text": f"{code} {data[2:].decode('utf-8', 'replace')}".strip()}
-    text = None if frame.opcode == 2 else text_of(data, "", whole)
+    # What pings carry is text in most programs.
+    text = said.text if frame.opcode < 8 else text_of(data, "", said.whole)
     return shown | ({"base64": b64encode(data).decode("ascii")} if text is None else {"text": text})
 
 

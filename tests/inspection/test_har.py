@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.inspection.decoding import MAX_DECODED, decoded, text_of
+from exposr_tx.inspection.exchanges import MAX_FRAME
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 from tests.inspection.har_schema import faults
@@ -280,6 +281,25 @@ class EntryTests(SynchronousTestCase):
         found = [(m["type"], m["opcode"], m["data"]) for m in entry["_webSocketMessages"]]
         self.assertEqual(found, [("send", 1, f'{{"token":"{REDACTED}"}}'), ("receive", 2, "/w==")])
         self.assertEqual(entry["_resourceType"], "websocket")
+
+    def test_text_of_websocket(self) -> None:
+        """A message of text is written as text: compressed, ended by a control character as some
+        protocols have it, or cut in a letter."""
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        watching, recording = started()
+        recording.sent(UPGRADE)
+        recording.received(SWITCHING)
+        for text in (b'{"token":"s"}', b'{"token":"s"} again'):
+            data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
+            recording.sent(frame(data[:-4], 0x41, True, b"mask"))
+        recording.received(frame(b'{"token":"s"}\x1e'))
+        recording.received(frame(b"a" + "ä".encode() * MAX_FRAME))
+        recording.received(frame(b"\xff\xff", 0x41))
+        recording.left()
+        found = [m["data"] for m in self.valid(watching.ends[0], Redaction())["_webSocketMessages"]]
+        hidden = f'{{"token":"{REDACTED}"}}'
+        self.assertEqual(found[:3], [hidden, hidden + " again", hidden + "\x1e"])
+        self.assertEqual(found[3:], ["a" + "ä" * (MAX_FRAME // 2 - 1), "//8="])
 
     @settings(max_examples=80)
     @given(

@@ -64,6 +64,12 @@ class FrameTests(SynchronousTestCase):
         self.recording.received(frame(0x81, b'{"password": "sesame"}'))
         self.assertNotIn("sesame", str(self.frames()))
 
+    def test_control_characters(self) -> None:
+        """A message of text is shown as text, whatever letters it has; credentials are left out."""
+        self.recording.received(frame(0x81, b'{"password": "sesame"}\x1e') + frame(0x81, b"a\0"))
+        texts = [x["text"] for x in self.frames()["frames"]]
+        self.assertEqual(texts, ['{"password": "[redacted]"}\x1e', "a\0"])
+
     def test_compressed(self) -> None:
         """Compressed messages are shown inflated, though each builds on those before it."""
         deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
