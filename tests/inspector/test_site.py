@@ -247,6 +247,8 @@ class DetailTests(SynchronousTestCase):
         """Images to be shown, other bytes for a hexadecimal view."""
         found = self.body(PNG, "image/png")
         self.assertEqual(found["image"], f"data:image/png;base64,{PNG_IN_BASE64}")
+        for name in ("jpg", "vnd.microsoft.icon"):  # what many servers call them
+            self.assertIn("image", self.body(PNG, f"image/{name}"))
         found = self.body(b"\0\1\2", "application/octet-stream")
         self.assertEqual((found["kind"], found["base64"]), ("bytes", "AAEC"))
 
