@@ -55,12 +55,7 @@ def detail(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
     shown = summary(exchange, redaction) | {
         "url": redaction.url(exchange.url),
         "replayable": not_replayable(exchange),
-        "timings": {
-            "connect": _milliseconds(exchange.connecting, exchange.connected),
-            "send": _milliseconds(exchange.connected or exchange.began, exchange.requested),
-            "wait": _milliseconds(exchange.requested, exchange.answered),
-            "receive": _milliseconds(exchange.answered, exchange.ended),
-        },
+        "timings": _timings(exchange),
         "request": {
             "line": redaction.url(f"{request.method} {request.target} {request.version}"),
             "fields": _fields(request.fields, redaction),
@@ -77,6 +72,19 @@ def detail(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
             "body": _body(exchange.response_body, response, redaction),
         }
     return shown
+
+
+def _timings(exchange: Exchange) -> dict[str, float | None]:
+    # What has come before the target was connected has waited for that: no time counts twice.
+    ready = max(exchange.began, exchange.connected or exchange.began)
+    requested = exchange.requested
+    sent = None if requested is None else max(ready, requested)
+    return {
+        "connect": _milliseconds(exchange.connecting, exchange.connected),
+        "send": _milliseconds(ready, sent),
+        "wait": _milliseconds(sent, exchange.answered),
+        "receive": _milliseconds(exchange.answered, exchange.ended),
+    }
 
 
 def frames(exchange: Exchange, redaction: Redaction, after: int = 0) -> dict[str, Any]:

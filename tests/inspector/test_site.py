@@ -235,6 +235,27 @@ class DetailTests(SynchronousTestCase):
         timings = self.visits.get("/api/exchanges/1").json["timings"]
         self.assertEqual(timings, {"connect": 0.0, "send": 0.0, "wait": 500.0, "receive": 250.0})
 
+    def test_time_of_connecting(self) -> None:
+        """A request that has come before the target is connected does not wait for its answer
+        meanwhile; nor is it sent while the visitor had not begun."""
+        recording = self.visits.recorder.recording("t", "http://x/")
+        for seconds, step in (
+            (0.0, lambda: recording.sent(request("GET /"))),
+            (0.25, recording.connected),
+            (0.5, lambda: recording.received(HELLO)),
+        ):
+            self.visits.clock.advance(seconds)
+            step()
+        timings = self.visits.get("/api/exchanges/1").json["timings"]
+        self.assertEqual(timings, {"connect": 250.0, "send": 0.0, "wait": 500.0, "receive": 0.0})
+        recording = self.visits.recorder.recording("t", "http://x/")
+        recording.connected()
+        self.visits.clock.advance(0.25)
+        recording.sent(request("GET /"))
+        recording.received(HELLO)
+        timings = self.visits.get("/api/exchanges/2").json["timings"]
+        self.assertEqual(timings, {"connect": 0.0, "send": 0.0, "wait": 0.0, "receive": 0.0})
+
     def test_json_and_forms(self) -> None:
         """JSON as it was written, forms taken apart."""
         text = '{"n": 12345678901234567890, "f": 1.50}'
