@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 import exposr_tx
 from exposr_tx.errors import BadInput, ExposrError
+from exposr_tx.inspection.decoding import MAX_DECODED
 from exposr_tx.inspection.exchanges import Exchange, State
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
@@ -114,14 +115,19 @@ class Routes:
             self._feeds.discard(feed)
 
     async def list(self, request: Request) -> bytes:
-        """Summaries, the oldest first; ``?q=`` has words that all must match."""
+        """Summaries, the oldest first; ``?q=`` has words that all must match, ``from=`` the first
+        id to look at."""
         words = _argument(request, b"q").lower().split()
+        first = _number(request, b"from")
         found = []
         looked = 0
         for exchange in list(self._ring):
+            if int(exchange.id) < first:
+                continue
             if matches(exchange, words):
                 found.append(self._summary(exchange))
-            looked += exchange.size if words else 0
+            # What is decoded for it may be so much longer.
+            looked += exchange.size + 2 * MAX_DECODED if words else 0
             if looked > AT_ONCE:
                 looked = 0
                 await deferLater(self._clock, 0, lambda: None)
@@ -138,9 +144,8 @@ class Routes:
 
     def frames(self, request: Request, name: str) -> bytes:
         """Messages of a websocket, from number ``?after=`` on."""
-        after = _argument(request, b"after")
-        first = int(after[:9]) if after.isdecimal() else 0
-        shown = frames(self._exchange(name), self._wanted(request), first)
+        after = _number(request, b"after")
+        shown = frames(self._exchange(name), self._wanted(request), after)
         return send_json(request, shown)
 
     def raw(self, request: Request, name: str) -> bytes:
@@ -214,6 +219,11 @@ class Routes:
 def _argument(request: Request, name: bytes) -> str:
     value: bytes = (request.args or {}).get(name, [b""])[0]
     return value.decode("utf-8", "replace")
+
+
+def _number(request: Request, name: bytes) -> int:
+    text = _argument(request, name)
+    return int(text[:18]) if text.isdecimal() else 0
 
 
 def _object(request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from exposr_tx.inspection.decoding import Said, field_text, said, text_of
+from exposr_tx.inspection.decoding import Said, decoded, field_text, said, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange, Head, ResponseHead
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import not_replayable
@@ -126,11 +126,17 @@ def matches(exchange: Exchange, words: list[str]) -> bool:
     rest = [word for word in words if word not in near and word not in target]
     if not rest:
         return True
-    parts = [request.raw, exchange.request_body.data, exchange.response_body.data]
-    parts += [] if response is None else [response.raw]
-    parts += [frame.data for frame in exchange.frames]
+    parts = [request.raw, _decoded(exchange.request_body, request)]
+    parts += [] if response is None else [response.raw, _decoded(exchange.response_body, response)]
+    parts += [message.data for message in said(exchange.frames)]
     parts = [part.lower() for part in parts]
     return all(any(word.encode("utf-8") in part for part in parts) for word in rest)
+
+
+def _decoded(body: Body, head: Head) -> bytes:
+    coding = field_text(head.field(b"content-encoding"))
+    found = decoded(body.data, coding) if coding else None
+    return body.data if found is None else found[0]
 
 
 def _head(head: ResponseHead, redaction: Redaction) -> dict[str, Any]:

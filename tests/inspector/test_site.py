@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from base64 import b64decode, b64encode
 from typing import Any
 
@@ -98,6 +99,23 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(found("ALICE"), ["/login"])
         self.assertEqual(found("hello"), ["/shop/tea?q=1", "/login"])
         self.assertEqual(found("nowhere"), [])
+
+    def test_filter_decodes(self) -> None:
+        """Words find what is read in a body or a message that passed compressed."""
+        coded = gzip.compress(b"Needle in a body")
+        self.visits.pass_through(request("GET /a"), response(coded, "Content-Encoding: gzip"))
+        self.visits.pass_through(request("GET /b"), HELLO)
+        self.visits.pass_through(request("PUT /c", coded, "Content-Encoding: gzip"), HELLO)
+        recording = self.visits.pass_through(
+            request("GET /d", b"", "Upgrade: websocket", "Connection: Upgrade"),
+            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        )
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = deflate.compress(b"needle") + deflate.flush(zlib.Z_SYNC_FLUSH)
+        recording.received(bytes([0xC1, len(data) - 4]) + data[:-4])
+        for path, ids in (("q=needle", ["1", "3", "4"]), ("q=needle&from=2", ["3", "4"])):
+            found = self.visits.get(f"/api/exchanges?{path}").json["exchanges"]
+            self.assertEqual([summary["id"] for summary in found], ids)
 
     def test_clear(self) -> None:
         """Clearing empties the list."""

@@ -540,6 +540,23 @@ class PageTests(Inspected):
         page.wait_for(f"{shown}.length == 1")
         self.assertIn("/buy?n=2", page.evaluate(f"{shown}[0].innerText"))
 
+    def test_filter_of_what_comes(self) -> None:
+        """While there is a filter, what comes passes it by what is within as well; Escape takes it
+        away again."""
+        page = self.open()
+        shown = "[...document.querySelectorAll('#list li')].filter(r => !r.hidden)"
+        self.get(b"/hay")
+        page.wait_for(f"{shown}.some(r => r.innerText.includes('/hay'))")
+        for letter in "/needle":
+            page.key(letter)
+        page.wait_for("document.querySelector('#empty').innerText == 'Nothing passes the filter.'")
+        self.pass_through(b"POST /found\r\nContent-Length: 6\r\n\r\nneedle")
+        page.wait_for(f"{shown}.length == 1")
+        self.assertIn("/found", page.evaluate(f"{shown}[0].innerText"))
+        page.key("Escape")
+        page.wait_for(f"{shown}.some(r => r.innerText.includes('/hay'))")
+        self.assertEqual(page.evaluate("document.querySelector('#filter').value"), "")
+
     def test_held_key(self) -> None:
         """A request is replayed once for each press of the key, however long it is held."""
         page = self.open()

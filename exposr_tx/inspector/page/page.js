@@ -119,12 +119,14 @@ function put(summary) {
   entry.summary = summary;
   draw(entry.row, summary);
   entry.row.hidden = !passes(summary);
+  if (entry.row.hidden) doubt(summary);
   if (summary.id === chosen) refresh();
 }
 
 function drop(id) {
   exchanges.get(id)?.row.remove();
   exchanges.delete(id);
+  matching?.delete(id);
 }
 
 function forget() {
@@ -141,7 +143,7 @@ function count() {
   $("pause").textContent = paused && held.size ? `Go on (${held.size} new)` : paused ? "Go on" : "Pause";
 }
 
-// New exchanges are judged by what the list shows; what was there by all of it, see search().
+// By what the list shows; what is within is looked at by the client, see search() and judge().
 function passes(summary) {
   if (matching === null || matching.has(summary.id)) return true;
   const status = String(summary.status || "");
@@ -164,10 +166,35 @@ async function search() {
 }
 
 let typing = 0;
-$("filter").addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(doing(search), 200);
-});
+for (const kind of ["input", "search"]) {
+  // Escape clears the field without an input.
+  $("filter").addEventListener(kind, () => {
+    clearTimeout(typing);
+    typing = setTimeout(doing(search), 200);
+  });
+}
+
+// What comes while there is a filter, and does not pass it by what the list shows.
+let unjudged = Infinity; // the first id of it
+function doubt(summary) {
+  if (unjudged === Infinity) setTimeout(doing(judge), 300);
+  unjudged = Math.min(unjudged, Number(summary.id));
+}
+
+async function judge() {
+  const from = unjudged;
+  const mine = query;
+  unjudged = Infinity;
+  const words = $("filter").value.trim();
+  if (matching === null || !words) return;
+  const found = await json(`api/exchanges?q=${encodeURIComponent(words)}&from=${from}`);
+  if (mine !== query) return;
+  for (const { id } of found.exchanges) {
+    matching.add(id);
+    if (exchanges.has(id)) exchanges.get(id).row.hidden = false;
+  }
+  count();
+}
 
 function pause() {
   paused = !paused;
