@@ -58,6 +58,9 @@ class SiteTests(SynchronousTestCase):
         answer = self.visits.get("/api/exchanges", Authorization="")
         self.assertEqual(answer.status, 401)
         self.assertIn("Authorization: Bearer", answer.json["message"])
+        # What is no UTF-8 is wrong, and no fault of the inspector's.
+        self.assertEqual(self.visits.get("/api/about", Authorization="Bearer \xff").status, 401)
+        self.assertEqual(self.visits.get("/", Host="\xff").status, 403)
         answer = self.visits.ask("DELETE", "/api/exchanges", Content_Type="text/plain")
         self.assertEqual(answer.status, 415)
 
