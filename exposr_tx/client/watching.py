@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -166,14 +167,14 @@ def _edited(inspected: Inspected, name: str, command: Replay) -> dict[str, Any]:
 
 def _data(text: str) -> dict[str, str]:
     """``--data``: a text, or ``@FILE`` as curl has it; ``@-`` is standard input."""
-    if not text.startswith("@"):
-        return {"body": text}
     from base64 import b64encode  # noqa: PLC0415
 
-    try:
-        data = sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise BadInput(f"--data {text!r}: cannot be read: {error}") from None
+    data = os.fsencode(text)  # the bytes that were typed
+    if text.startswith("@"):
+        try:
+            data = sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise BadInput(f"--data {text!r}: cannot be read: {error}") from None
     return {"body_base64": b64encode(data).decode("ascii")}
 
 

@@ -441,6 +441,7 @@ class ReplayTests(SynchronousTestCase):
             ({"id": "1", "edited": {"headers": "x"}}, 400, "headers"),
             ({"id": "1", "edited": {"headers": [["A"]]}}, 400, "headers"),
             ({"id": "1", "edited": {"target": "/ x\n"}}, 400, "target"),
+            ({"id": "1", "edited": {"method": "G\ud800"}}, 400, "method"),
             ({"id": "1", "edited": {"body": 7}}, 400, "body"),
             ({"id": "1", "edited": {"body_base64": "%"}}, 400, "base64"),
         ):

@@ -263,6 +263,17 @@ class TerminalTests(Inspected):
         self.assertNotIn(b"X-B", sent)
         self.assertTrue(sent.endswith(b"\r\nContent-Length: 6\r\n\r\nlonger"))
 
+    def test_replay_of_bytes(self) -> None:
+        """A body is sent as it was typed, be it UTF-8 or not."""
+        self.get(b"/typed")
+        name = self.find("/typed")["id"]
+        status, lines = self.lines(
+            "replay", name, "--method", "PUT", "--data", os.fsdecode(b"\xe9")
+        )
+        self.assertEqual(status, 0, lines)
+        (sent,) = (sent for sent in self.raw.requests if sent.startswith(b"PUT /typed "))
+        self.assertTrue(sent.endswith(b"\r\n\r\n\xe9"), sent)
+
     def test_errors(self) -> None:
         """What cannot be done is told in a line, with an exit status that says of what kind."""
         with self.server.visit("my-tunnel") as visitor:
@@ -276,6 +287,8 @@ class TerminalTests(Inspected):
                 (("logs", "--inspector", "http://127.0.0.1:1"), 2, "has no token"),
                 (("logs", "--inspector", "http://127.0.0.1:1/?token=x"), 4, "does not answer"),
                 (("logs", "--inspector", self.url + "x"), 3, "token"),
+                (("logs", "--inspector", f"{self.target.url}/?token=x"), 4, "no inspector"),
+                (("logs", "-f", "--inspector", f"{self.target.url}/?token=x"), 4, "no inspector"),
             ):
                 got, lines = self.lines(*words)
                 self.assertEqual(got, status, (words, lines))
