@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from exposr_tx.inspection.exchanges import MAX_FRAME, Frame, Frames
 
-__all__ = ["Said", "decoded", "field_text", "said", "text_of"]
+__all__ = ["Said", "bytes_of", "decoded", "field_text", "said", "text_of"]
 
 #: Bytes that are made of a coded body at most, a small one may stand for gigabytes; and codings
 #: that are undone.
@@ -100,6 +100,16 @@ def text_of(data: bytes, mime: str, whole: bool = True) -> str | None:
     except (LookupError, ValueError, TypeError, AssertionError):  # not all codecs are of text
         return None
     return None if not isinstance(text, str) or _BINARY.search(text) else text
+
+
+def bytes_of(text: str, mime: str) -> bytes:
+    """Text as bytes, by the charset of its media type or UTF-8.
+
+    :raises UnicodeEncodeError: the charset has not all of its letters.
+    """
+    found = _CHARSET.search(mime)
+    charset = found[1] if found and _CHARSETS.fullmatch(found[1]) else "utf-8"
+    return text.encode(charset, "surrogatepass")
 
 
 class Said(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klein import Klein
@@ -13,8 +14,8 @@ from twisted.internet.task import deferLater
 
 import exposr_tx
 from exposr_tx.errors import BadInput, ExposrError
-from exposr_tx.inspection.decoding import MAX_DECODED
-from exposr_tx.inspection.exchanges import Exchange, State
+from exposr_tx.inspection.decoding import MAX_DECODED, bytes_of, field_text
+from exposr_tx.inspection.exchanges import Exchange, RequestHead, State
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import Edit
@@ -186,8 +187,9 @@ class Routes:
         if not isinstance(name, str):
             raise BadInput('"id": must be the id of an exchange')
         edited = asked.get("edited")
-        edit = None if edited is None else _edit(edited)
-        made = await self._replay.replay(self._exchange(name), edit)
+        exchange = self._exchange(name)
+        edit = None if edited is None else _edit(edited, exchange.request)
+        made = await self._replay.replay(exchange, edit)
         if asked.get("wait") is True:
             await self._ended(made)
         return send_json(request, self._summary(made), 201)
@@ -236,8 +238,11 @@ def _object(request: Request) -> dict[str, Any]:
     return value
 
 
-def _edit(given: Any) -> Edit:
-    """Read ``{"method", "target", "headers": [[name, value] …], "body" or "body_base64"}``."""
+def _edit(given: Any, request: RequestHead) -> Edit:
+    """Read ``{"method", "target", "headers": [[name, value] …], "body" or "body_base64"}``.
+
+    :param request: what is edited; its fields keep their bytes where they are the same to read.
+    """
     if not isinstance(given, dict):
         raise BadInput('"edited": must be an object')
     unknown = sorted(set(given) - {"method", "target", "headers", "body", "body_base64"})
@@ -248,14 +253,29 @@ def _edit(given: Any) -> Edit:
             raise BadInput(f'"edited": {name!r} must be a string')
     fields = given.get("headers")
     if fields is not None:
+        known = {tuple(map(field_text, pair)): pair for pair in request.fields}
         try:
-            fields = tuple((name.encode("utf-8"), value.encode("utf-8")) for name, value in fields)
+            fields = tuple(
+                known.get((name, value)) or (name.encode("utf-8"), value.encode("utf-8"))
+                for name, value in fields
+            )
         except (TypeError, ValueError, AttributeError):
             raise BadInput('"edited": "headers" must be a list of [name, value]') from None
-    body = given["body"].encode("utf-8", "surrogatepass") if "body" in given else None
+    body = None
+    if "body" in given:
+        kind = _content_type(request.fields if fields is None else fields)
+        try:
+            body = bytes_of(given["body"], kind)
+        except UnicodeEncodeError:
+            raise BadInput(f'"edited": "body" cannot be written as {kind!r}') from None
     if "body_base64" in given:
         try:
             body = b64decode(given["body_base64"], validate=True)
         except NotBase64:
             raise BadInput('"edited": "body_base64" is not base64') from None
     return Edit(given.get("method"), given.get("target"), fields, body)
+
+
+def _content_type(fields: Iterable[tuple[bytes, bytes]]) -> str:
+    kinds = (field_text(value) for name, value in fields if name.lower() == b"content-type")
+    return next(kinds, "")

@@ -427,6 +427,23 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(answer.status, 201)
         self.assertEqual(self.asked, [("1", Edit("PUT", None, ((b"A", "é".encode()),), b"\0\xff"))])
 
+    def test_edited_as_it_was(self) -> None:
+        """What is not edited keeps its bytes; a body is written in the charset that it says."""
+        sent = request("PUT /", "é".encode("latin-1"), "Content-Type: text/plain; charset=latin1")
+        self.visits.pass_through(sent.replace(b"Host", b"X: \xe9\r\nHost"), HELLO)
+        shown = self.visits.get("/api/exchanges/2").json["request"]
+        self.assertEqual((shown["fields"][0], shown["body"]["text"]), (["X", "é"], "é"))
+        edited = {"headers": [*shown["fields"], ["Y", "é"]], "body": "éé"}
+        answer = self.visits.ask("POST", "/api/replay", {"id": "2", "edited": edited})
+        self.assertEqual(answer.status, 201, answer.body)
+        ((_, edit),) = self.asked
+        assert edit is not None
+        assert edit.fields is not None
+        self.assertEqual((edit.fields[0], edit.body), ((b"X", b"\xe9"), b"\xe9\xe9"))
+        self.assertEqual(edit.fields[-1], (b"Y", "é".encode()))
+        answer = self.visits.ask("POST", "/api/replay", {"id": "2", "edited": {"body": "€"}})
+        self.assertEqual((answer.status, "latin1" in answer.json["message"]), (400, True))
+
     def test_refused(self) -> None:
         """What cannot be replayed, and what is asked for wrongly, is refused with the reason."""
         upgrade = ("Connection: Upgrade", "Upgrade: websocket")
