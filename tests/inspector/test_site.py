@@ -305,6 +305,14 @@ class DetailTests(SynchronousTestCase):
         found = self.body(b"hello", "text/plain", "Content-Encoding: gzip")
         self.assertEqual((found["text"], found["coding"]), ("hello", ""))
 
+    def test_curl_for_a_websocket(self) -> None:
+        """The line for curl asks for the upgrade, too."""
+        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        self.visits.pass_through(request("GET /ws", b"", *upgrade))
+        line = self.visits.get("/api/exchanges/1/curl").body.decode()
+        for field in upgrade:
+            self.assertIn(f"--header '{field}'", line)
+
     def test_failed(self) -> None:
         """A target that cannot be connected, and one that leaves, are shown with the reason."""
         self.visits.recorder.recording("t", "http://x/").ended("the target refuses connections")

@@ -305,7 +305,8 @@ class TerminalTests(Inspected):
         )
         self.pass_through(b"POST /curl?bytes\r\nContent-Length: 6\r\n\r\n\0\x1b[201~"[:-1])
         self.pass_through(b"POST /curl?long\r\nContent-Length: 200000\r\n\r\n" + b"it's " * 40000)
-        for path in ("/curl?x=[1]'{2}", "/curl?bytes", "/curl?long"):
+        self.pass_through(b"POST /curl?empty\r\nContent-Length: 0\r\n\r\n")
+        for path in ("/curl?x=[1]'{2}", "/curl?bytes", "/curl?long", "/curl?empty"):
             name = self.find(path)["id"]
             parts = urlsplit(self.url)
             asked = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
