@@ -172,7 +172,10 @@ def _body(body: Body, head: Head, redaction: Redaction) -> dict[str, Any]:
         return shown | {"image": f"data:{essence};base64,{coded}"}
     if found.kind == "bytes":
         data = redaction.octets(found.data, media_type)[:MOST_BYTES]
-        return shown | {"base64": b64encode(data).decode("ascii")}
+        return shown | {
+            "base64": b64encode(data).decode("ascii"),
+            "left": len(found.data) > MOST_BYTES,
+        }
     if found.kind == "form":
         shown["form"] = _parameters(found.pairs, redaction)
     return shown | {"text": redaction.body(found.text, media_type)}

@@ -601,6 +601,24 @@ class PageTests(Inspected):
             self.assertEqual(shown.count("\n") + 1, lines)
             self.assertEqual("".join(shown.split()).encode(), body)
 
+    def test_long_bytes(self) -> None:
+        """Of many bytes the first are shown, and that there are more."""
+        page = self.open()
+        for size, told in ((16384, False), (16385, True)):
+            head = b"PUT /bytes%d\r\nContent-Length: %d\r\n\r\n" % (size, size)
+            self.pass_through(head + bytes(size))
+            self.choose(page, f"/bytes{size}")
+            self.assertEqual("The rest is not shown" in page.text("#details"), told)
+
+    def test_json_of_dotnet(self) -> None:
+        """JSON with a byte order mark stands on many lines as well."""
+        page = self.open()
+        head = b"POST /mark\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+        self.pass_through(head + b"\xef\xbb\xbf" + b'{"a":[1]}')
+        self.choose(page, "/mark")
+        shown = page.evaluate("document.querySelector('#details pre').textContent")
+        self.assertEqual(shown, '{\n  "a": [\n    1\n  ]\n}')
+
     def test_client_ends(self) -> None:
         """When the client has ended, the page says so, and so does what is pressed then."""
         words = ("tunnel", self.target.url, "ending", "--inspect", "--inspect-port", "0")
