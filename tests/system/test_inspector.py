@@ -36,6 +36,15 @@ from tests.system.websockets import accept, frame, open_websocket
 
 HOSTILE = b"<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hacked=1'></svg>"
+#: Lets a test cut the connection of a page's feed.
+CUTTABLE = """
+const asked = fetch;
+window.fetch = (path, options) => {
+  if (!path.endsWith("/events")) return asked(path, options);
+  window.cut = new AbortController();
+  return asked(path, { ...options, signal: cut.signal });
+};
+"""
 CHUNKED = b"003;e=f\r\nab\n\r\n1\r\nc\r\n0\r\nX-Trailer: t\r\n\r\n"
 
 
@@ -600,6 +609,21 @@ class PageTests(Inspected):
             shown = page.evaluate("document.querySelector('#details pre').textContent")
             self.assertEqual(shown.count("\n") + 1, lines)
             self.assertEqual("".join(shown.split()).encode(), body)
+
+    def test_feed_anew(self) -> None:
+        """When the feed was cut, what was chosen is chosen still once it is back."""
+        page = self.browser.open("about:blank")
+        self.addCleanup(page.close)
+        page.call("Page.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=CUTTABLE)
+        page.go(self.url)
+        self.get(b"/chosen")
+        self.choose(page, "/chosen")
+        chosen = "document.querySelector('#list li[aria-selected=true]')"
+        page.evaluate(f"{chosen}.title = 'before'")
+        page.evaluate("cut.abort()")
+        page.wait_for(f"{chosen}?.title === ''")
+        self.assertIn("/chosen", page.evaluate(f"{chosen}.innerText"))
 
     def test_long_bytes(self) -> None:
         """Of many bytes the first are shown, and that there are more."""

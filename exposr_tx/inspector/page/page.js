@@ -109,7 +109,7 @@ function put(summary) {
   let entry = exchanges.get(summary.id);
   if (!entry) {
     const row = element("li", { className: "row", id: `x${summary.id}`, role: "option" });
-    row.setAttribute("aria-selected", "false");
+    row.setAttribute("aria-selected", String(summary.id === chosen)); // it was before a new feed, too
     row.addEventListener("click", doing(() => choose(summary.id)));
     entry = { row };
     exchanges.set(summary.id, entry);
