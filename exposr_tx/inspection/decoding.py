@@ -16,6 +16,8 @@ __all__ = ["Said", "bytes_of", "decoded", "field_text", "said", "text_of"]
 #: that are undone.
 MAX_DECODED: Final = 1024 * 1024
 MAX_CODINGS: Final = 3
+#: The same for all messages of a websocket together.
+MAX_SAID: Final = 8 * 1024 * 1024
 #: The opcode of messages of text (RFC 6455, section 5.2).
 TEXT: Final = 1
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
@@ -132,10 +134,12 @@ def said(frames: Frames) -> Iterator[Said]:
     inflating: dict[bool, Any] = {}
     if not frames.lost:
         inflating = {sent: zlib.decompressobj(-zlib.MAX_WBITS) for sent in (True, False)}
+    made = 0
     for frame in frames:
         data, whole, plain = frame.data, len(frame.data) == frame.size, not frame.compressed
-        if frame.compressed and frame.sent in inflating:
+        if frame.compressed and frame.sent in inflating and made < MAX_SAID:
             data, whole, plain = _decompressed(frame, inflating)
+            made += len(data)
         # It is text because it says so: some protocols end messages with a control character.
         text = _utf8(data, whole) if plain and frame.opcode == TEXT else None
         yield Said(frame, data, text, whole)

@@ -90,3 +90,13 @@ class FrameTests(SynchronousTestCase):
         first, second = self.frames()["frames"]
         self.assertEqual((len(first["text"]), first["whole"]), (65536, False))
         self.assertEqual(second["base64"], "AQID")
+
+    def test_many_bombs(self) -> None:
+        """Many messages that inflate to much each are decompressed up to a sum."""
+        deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+        for _ in range(140):
+            data = deflate.compress(b"x" * 65536) + deflate.flush(zlib.Z_SYNC_FLUSH)
+            head = bytes([0xC1, 126]) + (len(data) - 4).to_bytes(2, "big")
+            self.recording.received(head + data[:-4])
+        found = self.frames()["frames"]
+        self.assertEqual([len(x.get("text", "")) for x in found], [65536] * 128 + [0] * 12)
