@@ -20,6 +20,9 @@ MAX_CODINGS: Final = 3
 MAX_SAID: Final = 8 * 1024 * 1024
 #: The opcode of messages of text (RFC 6455, section 5.2).
 TEXT: Final = 1
+#: Members of a gzip body, of which each copies the rest; and what one begins with.
+MAX_MEMBERS: Final = 256
+_GZIP: Final = b"\x1f\x8b"
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE)
 #: Charsets that are believed. Of the others, punycode takes a minute for a megabyte.
 _CHARSETS: Final = re.compile(
@@ -66,12 +69,25 @@ def _inflated(data: bytes, name: str) -> tuple[bytes, bool] | None:
     # "deflate" should have zlib's frame, and often has not.
     kinds = (zlib.MAX_WBITS, -zlib.MAX_WBITS) if name == "deflate" else (16 + zlib.MAX_WBITS,)
     for bits in kinds:
-        inflating = zlib.decompressobj(bits)
         try:
-            return inflating.decompress(data, MAX_DECODED), inflating.eof
+            return _members(data, bits)
         except zlib.error:
             continue
     return None
+
+
+def _members(data: bytes, bits: int) -> tuple[bytes, bool]:
+    """One deflated stream; of gzip, which may be a series of them (RFC 1952, section 2.2), all."""
+    made = b""
+    for _ in range(MAX_MEMBERS):
+        inflating = zlib.decompressobj(bits)
+        made += inflating.decompress(data, MAX_DECODED - len(made))
+        data = inflating.unused_data
+        if not (inflating.eof and bits > zlib.MAX_WBITS and data.startswith(_GZIP)):
+            return made, inflating.eof
+        if len(made) >= MAX_DECODED:
+            break
+    return made, False
 
 
 def _unbrotlied(data: bytes) -> tuple[bytes, bool] | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.inspection.decoding import MAX_DECODED, decoded, text_of
+from exposr_tx.inspection.decoding import MAX_DECODED, MAX_MEMBERS, decoded, text_of
 from exposr_tx.inspection.exchanges import MAX_FRAME
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import REDACTED, Redaction
@@ -357,6 +357,17 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(
             decoded(gzip.compress(bytes(64 << 20)), "gzip"), (bytes(MAX_DECODED), False)
         )
+
+    def test_members(self) -> None:
+        """gzip may be a series; all of it is undone, up to the same limit."""
+        one, two = gzip.compress(b"one "), gzip.compress(b"two")
+        self.assertEqual(decoded(one + two, "gzip"), (b"one two", True))
+        self.assertEqual(decoded(one + two[:-1], "gzip"), (b"one two", False))
+        self.assertEqual(decoded(one + b"\0\0", "gzip"), (b"one ", True))
+        half = gzip.compress(bytes(MAX_DECODED // 2))
+        self.assertEqual(decoded(half * 3, "gzip"), (bytes(MAX_DECODED), False))
+        many = gzip.compress(b"a") * 50_000
+        self.assertEqual(decoded(many, "gzip"), (b"a" * MAX_MEMBERS, False))
 
     def test_beginning(self) -> None:
         """The beginning of a compressed body is the beginning of what it means."""
