@@ -598,6 +598,21 @@ class PageTests(Inspected):
             page.wait_for("document.querySelector('#details').innerText.includes('replay of')")
         self.assertEqual(sent(), 3)
 
+    def test_sent_once(self) -> None:
+        """An edited request is sent once, however often the button is pressed meanwhile."""
+        page = self.open()
+        self.get(b"/unedited")
+        self.choose(page, "/unedited")
+        page.key("e")
+        page.wait_for("document.querySelector('#editor').open")
+        page.evaluate("document.querySelector('#edit-target').value = '/once'")
+        page.evaluate("for (let i = 0; i < 3; i += 1) document.querySelector('#edit-send').click()")
+        page.wait_for("!document.querySelector('#editor').open")
+        page.wait_for("document.querySelector('#details').innerText.includes('answer to /once')")
+        self.assertFalse(page.evaluate("document.querySelector('#edit-send').disabled"))
+        sent = [request for request in self.raw.requests if request.startswith(b"GET /once ")]
+        self.assertEqual(len(sent), 1)
+
     def test_deep_json(self) -> None:
         """JSON that would fill a browser once it stands on many lines is shown as it came."""
         page = self.open()

@@ -464,8 +464,13 @@ $("editor").querySelector("form").addEventListener("submit", doing(async (event)
   const edited = { method: $("edit-method").value, target: $("edit-target").value, headers };
   const text = $("edit-body").value;
   if (text !== unedited || decoded) edited.body = returns ? text.replaceAll("\n", "\r\n") : text;
-  await send({ id: $("editor").dataset.id, edited });
-  $("editor").close();
+  $("edit-send").disabled = true; // pressed twice, or a key held down, it is sent once
+  try {
+    await send({ id: $("editor").dataset.id, edited });
+    $("editor").close();
+  } finally {
+    $("edit-send").disabled = false;
+  }
 }));
 $("edit-cancel").addEventListener("click", () => $("editor").close());
 
