@@ -599,12 +599,16 @@ class PageTests(Inspected):
         self.assertEqual(sent(), 3)
 
     def test_sent_once(self) -> None:
-        """An edited request is sent once, however often the button is pressed meanwhile."""
+        """An edited request is sent once, however often the button is pressed meanwhile; what is
+        wrong with it is told where it is edited."""
         page = self.open()
         self.get(b"/unedited")
         self.choose(page, "/unedited")
         page.key("e")
         page.wait_for("document.querySelector('#editor').open")
+        page.evaluate("document.querySelector('#edit-target').value = 'once'")
+        page.click("#edit-send")
+        page.wait_for("document.querySelector('#edit-problem').innerText.includes('a path')")
         page.evaluate("document.querySelector('#edit-target').value = '/once'")
         page.evaluate("for (let i = 0; i < 3; i += 1) document.querySelector('#edit-send').click()")
         page.wait_for("!document.querySelector('#editor').open")

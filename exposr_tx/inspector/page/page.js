@@ -449,29 +449,37 @@ async function edit() {
       (returns && /[\r\n]/.test(part.text.replaceAll("\r\n", ""))
         ? " Lines of this body end in different ways; all will end in CR LF once it is changed."
         : "");
+  $("edit-problem").textContent = "";
   $("editor").dataset.id = whole.id;
   $("editor").showModal();
   $("edit-target").focus();
 }
 
-$("editor").querySelector("form").addEventListener("submit", doing(async (event) => {
-  event.preventDefault();
+function edited() {
   const headers = $("edit-fields").value.split("\n").filter((line) => line.trim()).map((line) => {
     const at = line.indexOf(":");
     if (at < 1) throw new Error(`${line}: must be like Name: value`);
     return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
   });
-  const edited = { method: $("edit-method").value, target: $("edit-target").value, headers };
+  const changes = { method: $("edit-method").value, target: $("edit-target").value, headers };
   const text = $("edit-body").value;
-  if (text !== unedited || decoded) edited.body = returns ? text.replaceAll("\n", "\r\n") : text;
+  if (text !== unedited || decoded) changes.body = returns ? text.replaceAll("\n", "\r\n") : text;
+  return changes;
+}
+
+$("editor").querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  $("edit-problem").textContent = "";
   $("edit-send").disabled = true; // pressed twice, or a key held down, it is sent once
   try {
-    await send({ id: $("editor").dataset.id, edited });
+    await send({ id: $("editor").dataset.id, edited: edited() });
     $("editor").close();
+  } catch (problem) {
+    $("edit-problem").textContent = problem.message; // here, as the dialog lies over the rest
   } finally {
     $("edit-send").disabled = false;
   }
-}));
+});
 $("edit-cancel").addEventListener("click", () => $("editor").close());
 
 // -- copies ---------------------------------------------------------------------------------
