@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Final, TextIO
 
 from exposr_tx.client.inspectors import Inspected, InspectorRefusal, NoInspector, find
@@ -26,6 +27,8 @@ __all__ = ["watch"]
 
 #: Ids of exchanges that are not told again; the ring has fewer.
 REMEMBERED: Final = 10_000
+#: Columns of a terminal below which a table would have no room for paths.
+NARROW: Final = 72
 HEADINGS: Final = ("ID", "Time", "Method", "Path", "Status", "Duration", "Size")
 _STYLES: Final = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}
 
@@ -66,7 +69,7 @@ def _logs(inspected: Inspected, command: Command, out: TextIO, err: TextIO) -> i
         if as_json:
             for summary in found:
                 _say(out, json.dumps(summary))
-        elif out.isatty():
+        elif out.isatty() and get_terminal_size().columns >= NARROW:
             _table(found, out)
         else:
             for summary in found:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -216,6 +218,28 @@ class TerminalTests(Inspected):
         self.assertIn("?[1A", lines)  # the body, which a terminal would have obeyed
         self.assertTrue(all(line.isprintable() for line in lines), lines)
         self.assertIn("Cookie: a=sesame", self.lines("logs", name, "--show-secrets")[1])
+
+    def test_terminal(self) -> None:
+        """At a terminal there is a table, or where it has no room for paths the lines."""
+        self.get(b"/shown")
+        self.find("/shown")
+        for columns, table in (("100", True), ("40", False)):
+            terminal, end = pty.openpty()
+            self.addCleanup(os.close, terminal)
+            variables = {"XDG_RUNTIME_DIR": self.home, "COLUMNS": columns, "TERM": "dumb"}
+            ran = subprocess.run(
+                [sys.executable, "-c", Client.script, "logs"],
+                env=environ(variables),
+                stdout=end,
+                timeout=PATIENCE,
+            )
+            os.close(end)
+            shown = ""
+            with contextlib.suppress(OSError):  # its end
+                while True:
+                    shown += os.read(terminal, 1 << 16).decode()
+            self.assertEqual((ran.returncode, "Method" in shown), (0, table), shown)
+            self.assertRegex(shown, r"  GET  +/shown  +200  ")
 
     def test_follow(self) -> None:
         """logs --follow --json shows a request as it happens, first running, then complete."""
