@@ -730,6 +730,20 @@ class PageTests(Inspected):
         self.assertIn("00 01 02", text)
         self.assertTrue(page.evaluate("document.querySelector('#replay').disabled"))
 
+    def test_secrets_of_websocket(self) -> None:
+        """Credentials in messages are shown and hidden with all others."""
+        page = self.open()
+        messages = "document.querySelector('#messages').innerText"
+        with self.server.visit("my-tunnel") as visitor:
+            open_websocket(visitor, b"/secrets")
+            visitor.send(b"\x81" + frame(b'{"token": "sesame"}')[1:])
+            self.choose(page, "/secrets")
+            page.wait_for(f"{messages}.includes('[redacted]')")
+            page.click("#details [aria-pressed=false]")
+            page.wait_for(f"{messages}.includes('sesame')")
+            page.click("#details [aria-pressed=true]")
+            page.wait_for(f"{messages}.includes('[redacted]')")
+
     def test_without_the_token(self) -> None:
         """Without the token there is only a page that says what is missing."""
         page = self.browser.open(self.url.partition("?")[0])

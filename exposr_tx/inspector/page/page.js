@@ -344,6 +344,7 @@ function answerLine(x) {
 function toggle() {
   const made = button(secrets ? "Hide secrets" : "Show secrets", async () => {
     secrets = !secrets;
+    if (shown) shown.messages = null; // they are to be read anew as well
     await load();
   });
   made.setAttribute("aria-pressed", String(secrets));
@@ -370,10 +371,12 @@ function side(title, part, id, which) {
 
 async function messages() {
   const id = chosen;
-  const after = shown.messages?.next ?? 0;
+  const known = shown.messages;
+  const after = known?.next ?? 0;
   const found = await json(path(id, `/frames?after=${after}${secrets ? "&secrets=show" : ""}`));
   if (shown.id !== id) return;
-  const before = shown.messages?.frames ?? [];
+  if (shown.messages !== known) return messages(); // others have come meanwhile, or all are read anew
+  const before = known?.frames ?? [];
   shown.messages = { ...found, frames: [...before, ...found.frames].slice(-1000) };
   drawMessages();
 }
