@@ -750,6 +750,8 @@ class PageTests(Inspected):
         page.wait_for("document.querySelector('#live').textContent.includes('token')")
         self.assertEqual(page.evaluate("document.querySelectorAll('#list li').length"), 0)
         self.assertEqual(page.evaluate("document.cookie"), "")
+        asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+        self.assertEqual([name for name in asked if "/api/" in name], [])
 
     def test_clear_and_pause(self) -> None:
         """Clear empties the list; while it is paused it stays as it is."""

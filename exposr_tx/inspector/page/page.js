@@ -240,13 +240,16 @@ async function listen() {
 }
 
 async function follow() {
+  if (!token) {
+    live("off", "open the address that the client prints, with its token");
+    return;
+  }
   for (;;) {
     try {
       await listen();
       live("off", ENDED);
     } catch (problem) {
-      live("off", token ? problem.message : "open the address that the client prints, with its token");
-      if (!token) return;
+      live("off", problem.message);
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
