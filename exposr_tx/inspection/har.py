@@ -289,7 +289,9 @@ def _messages(exchange: Exchange, redaction: Redaction) -> list[Object]:
             "type": "send" if frame.sent else "receive",
             "time": round(exchange.started - exchange.began + frame.moment, 6),
             "opcode": frame.opcode,
-            "data": b64encode(data).decode("ascii") if text is None else redaction.body(text, ""),
+            "data": b64encode(redaction.octets(data, "")).decode("ascii")
+            if text is None
+            else redaction.body(text, ""),
         }
         made.append(message)
     return made

@@ -91,14 +91,13 @@ def frames(exchange: Exchange, redaction: Redaction, after: int = 0) -> dict[str
     """The messages of a websocket from a number on; ``next`` is what to ask for next time."""
     first = exchange.frames.lost
     kept = enumerate(said(exchange.frames), first)
-    shown = [_frame(exchange, message, number) for number, message in kept if number >= after]
-    for frame in shown:
-        if "text" in frame:
-            frame["text"] = redaction.body(frame["text"], "")
+    shown = [
+        _frame(exchange, message, number, redaction) for number, message in kept if number >= after
+    ]
     return {"frames": shown, "lost": first, "next": first + len(exchange.frames)}
 
 
-def _frame(exchange: Exchange, said: Said, number: int) -> dict[str, Any]:
+def _frame(exchange: Exchange, said: Said, number: int, redaction: Redaction) -> dict[str, Any]:
     frame, data = said.frame, said.data
     shown: dict[str, Any] = {
         "number": number,
@@ -113,7 +112,9 @@ def _frame(exchange: Exchange, said: Said, number: int) -> dict[str, Any]:
         return shown | {"text": f"{code} {data[2:].decode('utf-8', 'replace')}".strip()}
     # What pings carry is text in most programs.
     text = said.text if frame.opcode < 8 else text_of(data, "", said.whole)
-    return shown | ({"base64": b64encode(data).decode("ascii")} if text is None else {"text": text})
+    if text is None:
+        return shown | {"base64": b64encode(redaction.octets(data, "")).decode("ascii")}
+    return shown | {"text": redaction.body(text, "")}
 
 
 def matches(exchange: Exchange, words: list[str]) -> bool:

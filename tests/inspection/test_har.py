@@ -276,10 +276,13 @@ class EntryTests(SynchronousTestCase):
         recording.received(SWITCHING)
         recording.sent(frame(b'{"token":"s"}', 1, True, b"mask"))
         recording.received(frame(b"\xff", 2))
+        recording.received(frame(b'{"token":"s"}', 2))
         recording.left()
         entry = self.valid(watching.ends[0], Redaction())
         found = [(m["type"], m["opcode"], m["data"]) for m in entry["_webSocketMessages"]]
-        self.assertEqual(found, [("send", 1, f'{{"token":"{REDACTED}"}}'), ("receive", 2, "/w==")])
+        hidden = f'{{"token":"{REDACTED}"}}'
+        self.assertEqual(found[:2], [("send", 1, hidden), ("receive", 2, "/w==")])
+        self.assertEqual(b64decode(found[2][2]), hidden.encode())
         self.assertEqual(entry["_resourceType"], "websocket")
 
     def test_text_of_websocket(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from base64 import b64decode
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -60,9 +61,12 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((second["frames"][0]["number"], second["next"]), (1, 2))
 
     def test_secrets(self) -> None:
-        """Credentials in JSON messages are left out."""
-        self.recording.received(frame(0x81, b'{"password": "sesame"}'))
-        self.assertNotIn("sesame", str(self.frames()))
+        """Credentials in JSON messages are left out, also where they are sent as bytes."""
+        for first in (0x81, 0x82):
+            self.recording.received(frame(first, b'{"password": "sesame"}'))
+        text, octets = self.frames()["frames"]
+        self.assertEqual(text["text"], '{"password": "[redacted]"}')
+        self.assertEqual(b64decode(octets["base64"]), b'{"password": "[redacted]"}')
 
     def test_control_characters(self) -> None:
         """A message of text is shown as text, whatever letters it has; credentials are left out."""
