@@ -6,7 +6,7 @@ field away, which twisted.web sets before it asks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
@@ -27,6 +27,13 @@ class QuietRequest(Request):
         if self.path == b"*":  # twisted.web answers OPTIONS * itself
             self.path = b"/*"
         super().process()
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """The last value of a field. As text it may have any bytes; twisted.web wants UTF-8."""
+        if isinstance(key, bytes):
+            return super().getHeader(key)
+        value = super().getHeader(key.encode("ascii"))
+        return None if value is None else value.decode("utf-8", "replace")
 
     def getRequestHostname(self) -> bytes:
         """The same for all: werkzeug would refuse hosts that IDNA does not know. Whoever stands

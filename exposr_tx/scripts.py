@@ -8,6 +8,7 @@ all they mind signals, as loading the rest takes a moment, and streams that are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ __all__ = ["backstream", "exposr"]
 
 STDOUT: Final = 1
 STDERR: Final = 2
+#: What writing to a standard stream fails with.
+UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def exposr() -> NoReturn:
@@ -63,7 +66,12 @@ def _end(work: Callable[[], int]) -> NoReturn:
     try:
         status = work()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as head, has had enough
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        if error.errno != errno.EPIPE:  # whoever reads, such as head, has had enough
+            name = os.path.basename(sys.argv[0])
+            sys.stderr.write(f"{name}: the output cannot be written: {error.strerror}\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)

@@ -86,6 +86,21 @@ class MainTests(SynchronousTestCase):
             )
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, told), closed)
 
+    def test_full_disk(self) -> None:
+        """Output for which there is no room is told in a line."""
+        if not os.path.exists("/dev/full"):
+            self.skipTest("no /dev/full on this system")
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run(
+                [sys.executable, "-c", "from exposr_tx.scripts import exposr; exposr()", "--help"],
+                cwd=Path(__file__).resolve().parents[1],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1), ran.stderr)
+        self.assertIn("the output cannot be written: No space left on device", ran.stderr)
+
     def test_light(self) -> None:
         """Help needs neither the reactor nor the websocket and HTTP libraries."""
         done = self.loaded(

@@ -65,18 +65,29 @@ class Inspected:
     def __repr__(self) -> str:
         return f"<Inspected {self.url}>"
 
+    def tunnels(self) -> list[str]:
+        """Names of the tunnels that it shows. Raises NoInspector, InspectorRefusal."""
+        try:
+            return list(self.get("/api/about")["tunnels"])
+        except (KeyError, TypeError):
+            raise NoInspector(f"{self.url} is no inspector of exposr") from None
+
     def get(self, path: str) -> Any:
         """What is at a path, from JSON. Raises NoInspector, InspectorRefusal."""
-        return json.loads(self._asked("GET", path).read())
-
-    def text(self, path: str) -> str:
-        """The same for text."""
-        return self._asked("GET", path).read().decode()
+        return self._read(self._asked("GET", path))
 
     def post(self, path: str, value: Any) -> Any:
         """Send JSON, and read what comes back. Raises NoInspector, InspectorRefusal."""
-        answer = self._asked("POST", path, json.dumps(value).encode(), REPLAY_TIMEOUT)
-        return json.loads(answer.read())
+        body = json.dumps(value).encode()
+        return self._read(self._asked("POST", path, body, REPLAY_TIMEOUT))
+
+    def _read(self, answer: HTTPResponse) -> Any:
+        try:
+            return json.loads(answer.read())
+        except (OSError, HTTPException) as error:
+            raise NoInspector(f"the inspector {self.url} does not answer: {error}") from None
+        except ValueError:
+            raise NoInspector(f"{self.url} is no inspector of exposr") from None
 
     def events(self) -> Iterator[Any]:
         """The feed, until the inspector ends. Raises NoInspector, InspectorRefusal."""
@@ -111,7 +122,8 @@ def find(url: str | None, environ: Mapping[str, str]) -> Inspected:
 
     :param url: with its token, or without one where the inspector is this user's; None for
         whichever runs.
-    :raises NoInspector: none runs.
+    :raises NoInspector: none runs, or none at the URL.
+    :raises InspectorRefusal: the token is not its own.
     :raises BadInput: several run, or the URL is nobody's.
     """
     known = list(Address.all(addresses_folder(environ)))
@@ -121,7 +133,7 @@ def find(url: str | None, environ: Mapping[str, str]) -> Inspected:
     for address in known:
         inspected = Inspected(address.url, address.token)
         try:
-            running.append((inspected, ", ".join(inspected.get("/api/about")["tunnels"])))
+            running.append((inspected, ", ".join(inspected.tunnels())))
         except (NoInspector, InspectorRefusal):
             continue  # its process is another one by now
     if not running:
@@ -145,4 +157,6 @@ def _named(url: str, known: list[Address]) -> Inspected:
             f"--inspector {base!r}: has no token, and is none of this user's; give the whole "
             "address that the client printed"
         )
-    return Inspected(base, token)
+    inspected = Inspected(base, token)
+    inspected.tunnels()  # so that nothing else is taken for one
+    return inspected

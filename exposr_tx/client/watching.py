@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, Final, TextIO
 
 from exposr_tx.client.inspectors import Inspected, InspectorRefusal, NoInspector, find
@@ -25,6 +27,8 @@ __all__ = ["watch"]
 
 #: Ids of exchanges that are not told again; the ring has fewer.
 REMEMBERED: Final = 10_000
+#: Columns of a terminal below which a table would have no room for paths.
+NARROW: Final = 72
 HEADINGS: Final = ("ID", "Time", "Method", "Path", "Status", "Duration", "Size")
 _STYLES: Final = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}
 
@@ -65,7 +69,7 @@ def _logs(inspected: Inspected, command: Command, out: TextIO, err: TextIO) -> i
         if as_json:
             for summary in found:
                 _say(out, json.dumps(summary))
-        elif out.isatty():
+        elif out.isatty() and get_terminal_size().columns >= NARROW:
             _table(found, out)
         else:
             for summary in found:
@@ -166,14 +170,14 @@ def _edited(inspected: Inspected, name: str, command: Replay) -> dict[str, Any]:
 
 def _data(text: str) -> dict[str, str]:
     """``--data``: a text, or ``@FILE`` as curl has it; ``@-`` is standard input."""
-    if not text.startswith("@"):
-        return {"body": text}
     from base64 import b64encode  # noqa: PLC0415
 
-    try:
-        data = sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise BadInput(f"--data {text!r}: cannot be read: {error}") from None
+    data = os.fsencode(text)  # the bytes that were typed
+    if text.startswith("@"):
+        try:
+            data = sys.stdin.buffer.read() if text == "@-" else Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise BadInput(f"--data {text!r}: cannot be read: {error}") from None
     return {"body_base64": b64encode(data).decode("ascii")}
 
 

@@ -312,7 +312,7 @@ class Exchange:
         here = urlsplit(self.target)
         authority = here.netloc
         if here.scheme not in ("http", "https") or not authority:
-            authority = self.request.field(b"host").decode("latin-1") or "localhost"
+            authority = _authority(self.request.field(b"host").decode("latin-1"))
         scheme = here.scheme if here.scheme in ("http", "https") else "http"
         path = self.request.target
         return f"{scheme}://{authority}{path if path.startswith('/') else '/'}"
@@ -331,6 +331,14 @@ class Exchange:
         if self.frames is not NO_FRAMES:
             size += self.frames.kept + 128 * len(self.frames)
         return size
+
+
+def _authority(host: str) -> str:
+    """What a URL has of a Host field: of one that no URL can have, nothing."""
+    try:
+        return urlsplit(f"//{host}").netloc or "localhost"
+    except ValueError:
+        return "localhost"
 
 
 class Watcher(Protocol):

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import exposr_tx
-from exposr_tx.inspection.decoding import decoded, field_text, text_of
+from exposr_tx.inspection.decoding import decoded, field_text, said, text_of
 from exposr_tx.inspection.exchanges import Body, Exchange
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 from exposr_tx.wire.http1 import WITH_BODY
@@ -229,7 +229,8 @@ def _contents(body: Body, mime: str, coding: str, redaction: Redaction) -> tuple
     text = text_of(data, mime, whole)
     made: Object
     if text is None:
-        made = {"text": b64encode(data).decode("ascii"), "encoding": "base64"}
+        coded = b64encode(redaction.octets(data, mime)).decode("ascii")
+        made = {"text": coded, "encoding": "base64"}
     else:
         made = {"text": redaction.body(text, mime)}
     if comments:
@@ -283,13 +284,12 @@ def _response(exchange: Exchange, redaction: Redaction) -> Object:
 
 def _messages(exchange: Exchange, redaction: Redaction) -> list[Object]:
     made = []
-    for frame in exchange.frames:
-        text = text_of(frame.data, "") if frame.opcode == 1 and not frame.compressed else None
+    for frame, data, text, _ in said(exchange.frames):
         message = {
             "type": "send" if frame.sent else "receive",
             "time": round(exchange.started - exchange.began + frame.moment, 6),
             "opcode": frame.opcode,
-            "data": b64encode(frame.data).decode("ascii")
+            "data": b64encode(redaction.octets(data, "")).decode("ascii")
             if text is None
             else redaction.body(text, ""),
         }

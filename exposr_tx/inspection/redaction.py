@@ -40,9 +40,11 @@ _USER: Final = re.compile(r"(?<=://)[^/?#@\s\"'<>]+@")
 # Visitors write what is looked through here: every match must be linear, and succeed where it can.
 _JSON: Final = re.compile(
     r'"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)'  # any string; with a colon behind it, it is a name
-    r'(?:(\s*+:\s*+)("(?:[^"\\]|\\.)*+(?:"|\\?\Z)|(?!null\b)[^\s,\[\]{}"]++)?)?',
+    r'(?:(\s*+:\s*+)("(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|(?!null\b)[^\s,\[\]{}"]++)?)?',
     re.DOTALL,
 )
+#: What an array or an object ends by, strings in it passed over.
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 #: A part of a multipart body, from its name on.
 _PART: Final = re.compile(
     r'(^content-disposition:(?>[^\r\n]*?;[ \t]*name="?)([^";\r\n]++)[^\r\n]*+\r?\n'
@@ -154,27 +156,54 @@ class Redaction:
             return self.json(text)
         return text
 
+    def octets(self, data: bytes, mime: str) -> bytes:
+        """The same for a body that is no text: a form with files, JSON in an unknown charset."""
+        return self.body(data.decode("latin-1"), mime).encode("latin-1")
+
     def _part(self, found: re.Match[str]) -> str:
         return found[1] + REDACTED if self.is_secret_parameter(found[2]) else found[0]
 
     def json(self, text: str) -> str:
-        """JSON, whole or not, in its spelling: a secret's value becomes a string."""
+        """JSON, whole or not, in its spelling: a secret's value, be it an array or an object,
+        becomes a string."""
         lower = text.lower()
         # Looking for words costs a millisecond for a megabyte, looking at all strings fifty.
         if "\\u" not in lower and not any(word in lower for word in self._words):
             return text
-        return _JSON.sub(self._value, text)
+        parts, at = [], 0
+        for found in _JSON.finditer(text):
+            # What stands in an array or an object that is left out is not looked at.
+            if found.start() >= at and self._is_secret_value(found):
+                parts += [text[at : found.start(3)], f'"{REDACTED}"']
+                at = found.end()
+                if found[3] in ("[", "{"):
+                    at = _end_of(text, at)
+        return "".join([*parts, text[at:]])
 
-    def _value(self, found: re.Match[str]) -> str:
-        name, colon, value = found.groups()
+    def _is_secret_value(self, found: re.Match[str]) -> bool:
+        """Whether a string of JSON is a name, and that of a secret."""
+        name, value = found[1], found[3]
         if value is None:
-            return found[0]
+            return False
         if "\\" in name:
             try:
                 name = str(loads(f'"{name}"'))
             except ValueError:
-                return found[0]
-        return f'"{found[1]}"{colon}"{REDACTED}"' if self.is_secret(name) else found[0]
+                return False
+        return self.is_secret(name)
+
+
+def _end_of(text: str, at: int) -> int:
+    """Where an array or an object ends, of which the first bracket has been read."""
+    depth = 1
+    for found in _BRACKETS.finditer(text, at):
+        if found[0] in ("[", "{"):
+            depth += 1
+        elif found[0] in ("]", "}"):
+            depth -= 1
+        if not depth:
+            return found.end()
+    return len(text)
 
 
 def _dashed(name: str) -> str:

@@ -79,7 +79,7 @@ def replay_bytes(exchange: Exchange, edit: Edit | None = None) -> bytes:
 def _edited(exchange: Exchange, edit: Edit) -> bytes:
     request = exchange.request
     method = request.method if edit.method is None else edit.method
-    if not _NAME.fullmatch(method.encode("utf-8")):
+    if not _NAME.fullmatch(method.encode("utf-8", "replace")):
         raise BadInput(f"method {method!r}: must be one word, like GET")
     target = request.target if edit.target is None else _target(edit.target)
     given = request.fields if edit.fields is None else edit.fields

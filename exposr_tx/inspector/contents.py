@@ -18,7 +18,11 @@ __all__ = ["Content", "content"]
 #: Fields of a form that are told apart; a form with more is shown as text.
 MOST_PAIRS: Final = 1000
 _IMAGES: Final = frozenset(
-    f"image/{name}" for name in ("png", "jpeg", "gif", "webp", "avif", "bmp", "svg+xml", "x-icon")
+    f"image/{name}"
+    for name in (
+        *("png", "apng", "jpeg", "jpg", "gif", "webp", "avif", "bmp", "x-ms-bmp", "svg+xml"),
+        *("x-icon", "vnd.microsoft.icon"),
+    )
 )
 
 

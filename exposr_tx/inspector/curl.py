@@ -15,7 +15,7 @@ from exposr_tx.inspection.exchanges import Exchange
 
 __all__ = ["curl"]
 
-#: Fields that curl makes by itself.
+#: Fields that curl makes by itself: but for no length without a body, and no Connection: Upgrade.
 _OWN: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"expect"})
 #: Fields that curl would add where they are missing.
 _ADDED: Final = (b"user-agent", b"accept")
@@ -39,8 +39,13 @@ def curl(exchange: Exchange) -> str:
         words += ["--request", _word(request.method.encode("latin-1"))]
     words.append(_word(exchange.url.encode("latin-1", "replace")))
     names = {name.lower() for name, _ in request.fields}
+    own = set(_OWN)
+    if not exchange.request_body.size:
+        own.discard(b"content-length")
+    if b"upgrade" in names:
+        own.discard(b"connection")
     for name, value in request.fields:
-        if name.lower() not in _OWN and not _is_default(name, value, exchange):
+        if name.lower() not in own and not _is_default(name, value, exchange):
             words += ["--header", _word(name + b": " + value if value else name + b";")]
     missing = [name for name in _ADDED if name not in names]
     missing += [b"content-type"] if body and b"content-type" not in names else []

@@ -43,7 +43,6 @@ class _Connection(Protocol):
 
     def connectionMade(self) -> None:
         self._recording.connected()
-        self._recording.sent(self._request)
         self._limit = self._clock.callLater(TIME_LIMIT, self._give_up)
         self.transport.write(self._request)
 
@@ -117,6 +116,7 @@ class Replayer:
         recording = self._recorder.recording(
             exchange.tunnel, exchange.target, replay_of=exchange.id
         )
+        recording.sent(request)  # so that it can be seen, and tried again, if nothing is connected
         connection = _Connection(request, recording, self._clock)
         try:
             await connect(_Connections(connection))
@@ -125,5 +125,5 @@ class Replayer:
             recording.ended(f"cannot connect to the target: {why}")
             raise TargetFailed(f"cannot connect to the target: {why}") from None
         made = recording.replayed
-        assert made is not None  # the request has been sent
+        assert made is not None  # the request has been recorded
         return made

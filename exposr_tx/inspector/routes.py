@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klein import Klein
@@ -13,7 +14,8 @@ from twisted.internet.task import deferLater
 
 import exposr_tx
 from exposr_tx.errors import BadInput, ExposrError
-from exposr_tx.inspection.exchanges import Exchange, State
+from exposr_tx.inspection.decoding import MAX_DECODED, bytes_of, field_text
+from exposr_tx.inspection.exchanges import Exchange, RequestHead, State
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import Edit
@@ -114,14 +116,19 @@ class Routes:
             self._feeds.discard(feed)
 
     async def list(self, request: Request) -> bytes:
-        """Summaries, the oldest first; ``?q=`` has words that all must match."""
+        """Summaries, the oldest first; ``?q=`` has words that all must match, ``from=`` the first
+        id to look at."""
         words = _argument(request, b"q").lower().split()
+        first = _number(request, b"from")
         found = []
         looked = 0
         for exchange in list(self._ring):
+            if int(exchange.id) < first:
+                continue
             if matches(exchange, words):
                 found.append(self._summary(exchange))
-            looked += exchange.size if words else 0
+            # What is decoded for it may be so much longer.
+            looked += exchange.size + 2 * MAX_DECODED if words else 0
             if looked > AT_ONCE:
                 looked = 0
                 await deferLater(self._clock, 0, lambda: None)
@@ -138,9 +145,8 @@ class Routes:
 
     def frames(self, request: Request, name: str) -> bytes:
         """Messages of a websocket, from number ``?after=`` on."""
-        after = _argument(request, b"after")
-        first = int(after[:9]) if after.isdecimal() else 0
-        shown = frames(self._exchange(name), self._wanted(request), first)
+        after = _number(request, b"after")
+        shown = frames(self._exchange(name), self._wanted(request), after)
         return send_json(request, shown)
 
     def raw(self, request: Request, name: str) -> bytes:
@@ -181,8 +187,9 @@ class Routes:
         if not isinstance(name, str):
             raise BadInput('"id": must be the id of an exchange')
         edited = asked.get("edited")
-        edit = None if edited is None else _edit(edited)
-        made = await self._replay.replay(self._exchange(name), edit)
+        exchange = self._exchange(name)
+        edit = None if edited is None else _edit(edited, exchange.request)
+        made = await self._replay.replay(exchange, edit)
         if asked.get("wait") is True:
             await self._ended(made)
         return send_json(request, self._summary(made), 201)
@@ -216,6 +223,11 @@ def _argument(request: Request, name: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+def _number(request: Request, name: bytes) -> int:
+    text = _argument(request, name)
+    return int(text[:18]) if text.isdecimal() else 0
+
+
 def _object(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(request.content.read() if request.content else b"")
@@ -226,8 +238,11 @@ def _object(request: Request) -> dict[str, Any]:
     return value
 
 
-def _edit(given: Any) -> Edit:
-    """Read ``{"method", "target", "headers": [[name, value] …], "body" or "body_base64"}``."""
+def _edit(given: Any, request: RequestHead) -> Edit:
+    """Read ``{"method", "target", "headers": [[name, value] …], "body" or "body_base64"}``.
+
+    :param request: what is edited; its fields keep their bytes where they are the same to read.
+    """
     if not isinstance(given, dict):
         raise BadInput('"edited": must be an object')
     unknown = sorted(set(given) - {"method", "target", "headers", "body", "body_base64"})
@@ -238,14 +253,29 @@ def _edit(given: Any) -> Edit:
             raise BadInput(f'"edited": {name!r} must be a string')
     fields = given.get("headers")
     if fields is not None:
+        known = {tuple(map(field_text, pair)): pair for pair in request.fields}
         try:
-            fields = tuple((name.encode("utf-8"), value.encode("utf-8")) for name, value in fields)
+            fields = tuple(
+                known.get((name, value)) or (name.encode("utf-8"), value.encode("utf-8"))
+                for name, value in fields
+            )
         except (TypeError, ValueError, AttributeError):
             raise BadInput('"edited": "headers" must be a list of [name, value]') from None
-    body = given["body"].encode("utf-8", "surrogatepass") if "body" in given else None
+    body = None
+    if "body" in given:
+        kind = _content_type(request.fields if fields is None else fields)
+        try:
+            body = bytes_of(given["body"], kind)
+        except UnicodeEncodeError:
+            raise BadInput(f'"edited": "body" cannot be written as {kind!r}') from None
     if "body_base64" in given:
         try:
             body = b64decode(given["body_base64"], validate=True)
         except NotBase64:
             raise BadInput('"edited": "body_base64" is not base64') from None
     return Edit(given.get("method"), given.get("target"), fields, body)
+
+
+def _content_type(fields: Iterable[tuple[bytes, bytes]]) -> str:
+    kinds = (field_text(value) for name, value in fields if name.lower() == b"content-type")
+    return next(kinds, "")

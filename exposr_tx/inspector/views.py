@@ -7,14 +7,13 @@ Text is what the bytes are in UTF-8, or else in Latin-1, which has them all.
 
 from __future__ import annotations
 
-import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from exposr_tx.inspection.decoding import field_text, text_of
-from exposr_tx.inspection.exchanges import Body, Exchange, Frame, Head, ResponseHead
+from exposr_tx.inspection.decoding import Said, decoded, field_text, said, text_of
+from exposr_tx.inspection.exchanges import Body, Exchange, Head, ResponseHead
 from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.inspection.replays import not_replayable
 from exposr_tx.inspector.contents import content
@@ -23,8 +22,6 @@ __all__ = ["detail", "frames", "matches", "summary"]
 
 #: Bytes of a body that is no text and no image which are shown, as hexadecimal numbers.
 MOST_BYTES: Final = 16384
-#: Bytes of a message of a websocket that are shown.
-MOST_FRAME: Final = 65536
 _KINDS: Final = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 
@@ -58,12 +55,7 @@ def detail(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
     shown = summary(exchange, redaction) | {
         "url": redaction.url(exchange.url),
         "replayable": not_replayable(exchange),
-        "timings": {
-            "connect": _milliseconds(exchange.connecting, exchange.connected),
-            "send": _milliseconds(exchange.connected or exchange.began, exchange.requested),
-            "wait": _milliseconds(exchange.requested, exchange.answered),
-            "receive": _milliseconds(exchange.answered, exchange.ended),
-        },
+        "timings": _timings(exchange),
         "request": {
             "line": redaction.url(f"{request.method} {request.target} {request.version}"),
             "fields": _fields(request.fields, redaction),
@@ -82,59 +74,47 @@ def detail(exchange: Exchange, redaction: Redaction) -> dict[str, Any]:
     return shown
 
 
+def _timings(exchange: Exchange) -> dict[str, float | None]:
+    # What has come before the target was connected has waited for that: no time counts twice.
+    ready = max(exchange.began, exchange.connected or exchange.began)
+    requested = exchange.requested
+    sent = None if requested is None else max(ready, requested)
+    return {
+        "connect": _milliseconds(exchange.connecting, exchange.connected),
+        "send": _milliseconds(ready, sent),
+        "wait": _milliseconds(sent, exchange.answered),
+        "receive": _milliseconds(exchange.answered, exchange.ended),
+    }
+
+
 def frames(exchange: Exchange, redaction: Redaction, after: int = 0) -> dict[str, Any]:
     """The messages of a websocket from a number on; ``next`` is what to ask for next time."""
     first = exchange.frames.lost
-    shown = list(_frames(exchange, after))
-    for frame in shown:
-        if "text" in frame:
-            frame["text"] = redaction.body(frame["text"], "")
+    kept = enumerate(said(exchange.frames), first)
+    shown = [
+        _frame(exchange, message, number, redaction) for number, message in kept if number >= after
+    ]
     return {"frames": shown, "lost": first, "next": first + len(exchange.frames)}
 
 
-def _frames(exchange: Exchange, after: int) -> Iterator[dict[str, Any]]:
-    # Messages that are compressed need those before them: once one is lost, they stay as they are.
-    inflating: dict[bool, Any] = {}
-    if not exchange.frames.lost:
-        inflating = {sent: zlib.decompressobj(-zlib.MAX_WBITS) for sent in (True, False)}
-    for number, frame in enumerate(exchange.frames, exchange.frames.lost):
-        data, whole = frame.data, len(frame.data) == frame.size
-        if frame.compressed and frame.sent in inflating:
-            data, whole = _inflated(frame, inflating)
-        if number >= after:
-            yield _frame(exchange, frame, number, data[:MOST_FRAME], whole)
-
-
-def _inflated(frame: Frame, inflating: dict[bool, Any]) -> tuple[bytes, bool]:
-    """A message's data without its compression (RFC 7692, section 7.2.2)."""
-    inflate = inflating[frame.sent]
-    try:
-        data = inflate.decompress(frame.data + b"\0\0\xff\xff", MOST_FRAME)
-    except zlib.error:
-        data = frame.data
-    else:
-        if not inflate.unconsumed_tail and len(frame.data) == frame.size:
-            return data, True
-    del inflating[frame.sent]
-    return data, False
-
-
-def _frame(
-    exchange: Exchange, frame: Frame, number: int, data: bytes, whole: bool
-) -> dict[str, Any]:
+def _frame(exchange: Exchange, said: Said, number: int, redaction: Redaction) -> dict[str, Any]:
+    frame, data = said.frame, said.data
     shown: dict[str, Any] = {
         "number": number,
         "sent": frame.sent,
         "kind": _KINDS.get(frame.opcode, str(frame.opcode)),
         "size": frame.size,
         "at": _milliseconds(exchange.began, frame.moment),
-        "whole": whole,
+        "whole": said.whole,
     }
     if frame.opcode == 8 and len(data) >= 2:
         code = int.from_bytes(data[:2], "big")
         return shown | {"text": f"{code} {data[2:].decode('utf-8', 'replace')}".strip()}
-    text = None if frame.opcode == 2 else text_of(data, "", whole)
-    return shown | ({"base64": b64encode(data).decode("ascii")} if text is None else {"text": text})
+    # What pings carry is text in most programs.
+    text = said.text if frame.opcode < 8 else text_of(data, "", said.whole)
+    if text is None:
+        return shown | {"base64": b64encode(redaction.octets(data, "")).decode("ascii")}
+    return shown | {"text": redaction.body(text, "")}
 
 
 def matches(exchange: Exchange, words: list[str]) -> bool:
@@ -147,11 +127,17 @@ def matches(exchange: Exchange, words: list[str]) -> bool:
     rest = [word for word in words if word not in near and word not in target]
     if not rest:
         return True
-    parts = [request.raw, exchange.request_body.data, exchange.response_body.data]
-    parts += [] if response is None else [response.raw]
-    parts += [frame.data for frame in exchange.frames]
+    parts = [request.raw, _decoded(exchange.request_body, request)]
+    parts += [] if response is None else [response.raw, _decoded(exchange.response_body, response)]
+    parts += [message.data for message in said(exchange.frames)]
     parts = [part.lower() for part in parts]
     return all(any(word.encode("utf-8") in part for part in parts) for word in rest)
+
+
+def _decoded(body: Body, head: Head) -> bytes:
+    coding = field_text(head.field(b"content-encoding"))
+    found = decoded(body.data, coding) if coding else None
+    return body.data if found is None else found[0]
 
 
 def _head(head: ResponseHead, redaction: Redaction) -> dict[str, Any]:
@@ -186,7 +172,11 @@ def _body(body: Body, head: Head, redaction: Redaction) -> dict[str, Any]:
         coded = b64encode(found.data).decode("ascii")
         return shown | {"image": f"data:{essence};base64,{coded}"}
     if found.kind == "bytes":
-        return shown | {"base64": b64encode(found.data[:MOST_BYTES]).decode("ascii")}
+        data = redaction.octets(found.data, media_type)[:MOST_BYTES]
+        return shown | {
+            "base64": b64encode(data).decode("ascii"),
+            "left": len(found.data) > MOST_BYTES,
+        }
     if found.kind == "form":
         shown["form"] = _parameters(found.pairs, redaction)
     return shown | {"text": redaction.body(found.text, media_type)}

@@ -133,7 +133,7 @@ class ApiCase(SynchronousTestCase):
         head = f"{method} {path} HTTP/1.1\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value != "-")
         visitor = self.connect(**origin)
-        self.send(visitor, head.encode() + b"\r\n" + data)
+        self.send(visitor, head.encode("utf-8", "surrogateescape") + b"\r\n" + data)
         return read(method, visitor.received)
 
     def mine(self, method: str, path: str, body: Any = None, **more: Any) -> Response:

@@ -101,6 +101,13 @@ class AuthorisationTests(ApiCase):
             expected = (401, b'{"error":"PERMISSION_DENIED"}')
             self.assertEqual(expected, self.ask(f"Bearer {token}"), number)
 
+    def test_any_bytes(self) -> None:
+        """Fields that are no UTF-8 are wrong, and no fault of the server's."""
+        self.assertEqual((401, b'{"error":"AUTH_NO_TOKEN"}'), self.ask("Bearer \udcff"))
+        kind = {"Content-Type": "application/json\udcff"}
+        answer = self.mine("PUT", "/v1/tunnel/mine", {}, fields=kind)
+        self.assertEqual((400, "BAD_INPUT"), (answer.status, answer.json["error"]))
+
     def test_request_id(self) -> None:
         """An error names the request, when ingress has given it an id."""
         answer = self.request("GET", "/v1/tunnel", fields={"X-Request-Id": "abc"})

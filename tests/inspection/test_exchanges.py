@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -71,6 +73,15 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(exchange(head, "https://t:1/x?y").url, "https://t:1/a?b")
         self.assertEqual(exchange(head, "unix:/run/x").url, "http://public.example/a?b")
         self.assertEqual(exchange(b"OPTIONS * HTTP/1.1\r\n\r\n").url, "http://localhost:3000/")
+
+    def test_url_of_odd_host(self) -> None:
+        """Of a Host that no URL can have there is nothing in it."""
+        for host in (b"[", b"[x]", b"a[b", "℀".encode()):
+            url = exchange(b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % host, "unix:/run/x").url
+            self.assertEqual(urlsplit(url).path, "/a")
+        self.assertEqual(
+            exchange(b"GET /a HTTP/1.1\r\nHost: [\r\n\r\n", "").url, "http://localhost/a"
+        )
 
     def test_visitor(self) -> None:
         """The visitor is whom the server names; a stream serves many one after another."""

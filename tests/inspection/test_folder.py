@@ -74,6 +74,8 @@ class FolderTests(SynchronousTestCase):
         exchange.target = "unix:/x"
         exchange.request = RequestHead(b"GET /\xff HTTP/1.1\r\nHost: %b\r\n\r\n" % (b"\xe9" * 999))
         self.assertLess(len(file_name(exchange).encode()), 240)
+        exchange.request = RequestHead(b"GET /a HTTP/1.1\r\nHost: [x\r\n\r\n")
+        self.assertTrue(file_name(exchange).endswith("-GET-localhost-a.har"))
 
     def test_caps(self) -> None:
         """Above the cap the oldest go, and nothing but what this run has written."""

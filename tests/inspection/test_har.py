@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.inspection.decoding import MAX_DECODED, decoded, text_of
+from exposr_tx.inspection.decoding import MAX_DECODED, MAX_MEMBERS, decoded, text_of
+from exposr_tx.inspection.exchanges import MAX_FRAME
 from exposr_tx.inspection.har import archive
 from exposr_tx.inspection.redaction import REDACTED, Redaction
 from tests.inspection.har_schema import faults
@@ -132,6 +133,29 @@ class EntryTests(SynchronousTestCase):
         self.assertGreaterEqual(text.count(REDACTED), 9)
         self.assertEqual(faults(json.loads(text)), [])
         self.assertIn("t0k3n", archive(watching.ends, NOTHING).decode())
+
+    def test_redacted_bytes(self) -> None:
+        """Nor in a body in base64: a form with a file, or JSON in a charset that is not told."""
+        file = b"Content-Disposition: form-data; name=f; filename=f\r\n\r\n\xff\0\r\n--b--\r\n"
+        for kind, start, end in (
+            (
+                b"multipart/form-data",
+                b'--b\r\nContent-Disposition: x; name="password"\r\n\r\n',
+                file,
+            ),
+            (b"application/json", b'{"a": "\xe9", "password": "', b'"}'),
+            (b"application/x-www-form-urlencoded", b"a=\xe9&password=", b""),
+        ):
+            content = self.entry(
+                GET,
+                response(start + b"s3cr3t\r\n--b\r\n" + end, b"Content-Type: " + kind),
+                Redaction(),
+            )["response"]["content"]
+            self.assertEqual(content["encoding"], "base64")
+            data = b64decode(content["text"])
+            self.assertNotIn(b"s3cr3t", data)
+            self.assertTrue(data.startswith(start + REDACTED.encode()), data)
+            self.assertTrue(data.endswith(end), data)
 
     def test_form(self) -> None:
         """A form's fields stand one by one."""
@@ -252,11 +276,33 @@ class EntryTests(SynchronousTestCase):
         recording.received(SWITCHING)
         recording.sent(frame(b'{"token":"s"}', 1, True, b"mask"))
         recording.received(frame(b"\xff", 2))
+        recording.received(frame(b'{"token":"s"}', 2))
         recording.left()
         entry = self.valid(watching.ends[0], Redaction())
         found = [(m["type"], m["opcode"], m["data"]) for m in entry["_webSocketMessages"]]
-        self.assertEqual(found, [("send", 1, f'{{"token":"{REDACTED}"}}'), ("receive", 2, "/w==")])
+        hidden = f'{{"token":"{REDACTED}"}}'
+        self.assertEqual(found[:2], [("send", 1, hidden), ("receive", 2, "/w==")])
+        self.assertEqual(b64decode(found[2][2]), hidden.encode())
         self.assertEqual(entry["_resourceType"], "websocket")
+
+    def test_text_of_websocket(self) -> None:
+        """A message of text is written as text: compressed, ended by a control character as some
+        protocols have it, or cut in a letter."""
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        watching, recording = started()
+        recording.sent(UPGRADE)
+        recording.received(SWITCHING)
+        for text in (b'{"token":"s"}', b'{"token":"s"} again'):
+            data = deflate.compress(text) + deflate.flush(zlib.Z_SYNC_FLUSH)
+            recording.sent(frame(data[:-4], 0x41, True, b"mask"))
+        recording.received(frame(b'{"token":"s"}\x1e'))
+        recording.received(frame(b"a" + "ä".encode() * MAX_FRAME))
+        recording.received(frame(b"\xff\xff", 0x41))
+        recording.left()
+        found = [m["data"] for m in self.valid(watching.ends[0], Redaction())["_webSocketMessages"]]
+        hidden = f'{{"token":"{REDACTED}"}}'
+        self.assertEqual(found[:3], [hidden, hidden + " again", hidden + "\x1e"])
+        self.assertEqual(found[3:], ["a" + "ä" * (MAX_FRAME // 2 - 1), "//8="])
 
     @settings(max_examples=80)
     @given(
@@ -314,6 +360,17 @@ class DecodingTests(SynchronousTestCase):
         self.assertEqual(
             decoded(gzip.compress(bytes(64 << 20)), "gzip"), (bytes(MAX_DECODED), False)
         )
+
+    def test_members(self) -> None:
+        """gzip may be a series; all of it is undone, up to the same limit."""
+        one, two = gzip.compress(b"one "), gzip.compress(b"two")
+        self.assertEqual(decoded(one + two, "gzip"), (b"one two", True))
+        self.assertEqual(decoded(one + two[:-1], "gzip"), (b"one two", False))
+        self.assertEqual(decoded(one + b"\0\0", "gzip"), (b"one ", True))
+        half = gzip.compress(bytes(MAX_DECODED // 2))
+        self.assertEqual(decoded(half * 3, "gzip"), (bytes(MAX_DECODED), False))
+        many = gzip.compress(b"a") * 50_000
+        self.assertEqual(decoded(many, "gzip"), (b"a" * MAX_MEMBERS, False))
 
     def test_beginning(self) -> None:
         """The beginning of a compressed body is the beginning of what it means."""

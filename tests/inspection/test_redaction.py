@@ -62,11 +62,25 @@ class RedactionTests(SynchronousTestCase):
         self.assertEqual(self.redaction.body(text, "application/json; charset=utf-8"), expected)
         json.loads(expected)
 
+    def test_json_within(self) -> None:
+        """A secret may be an array, as programs write header fields, or an object."""
+        text = (
+            '{"Set-Cookie": ["a=s", "b=]"], "a": [1], "credential":{"x":{"y":["s"]}} , '
+            '"secret":[],"b":{"token":[[{"s":"\\"}]"}]]}}'
+        )
+        expected = (
+            f'{{"Set-Cookie": "{REDACTED}", "a": [1], "credential":"{REDACTED}" , '
+            f'"secret":"{REDACTED}","b":{{"token":"{REDACTED}"}}}}'
+        )
+        self.assertEqual(self.redaction.json(text), expected)
+        json.loads(text)
+
     def test_truncated_json(self) -> None:
         """A secret at the end of what was kept of a body is none the less one."""
         for end in (CANARY, CANARY + "\\", CANARY + '"'):
-            text = self.redaction.body('{"a": 1, "secret": "' + end, "application/json")
-            self.assertNotIn(CANARY, text)
+            for start in ('"', '["', '["a",{"b":"'):
+                text = self.redaction.body('{"a": 1, "secret": ' + start + end, "application/json")
+                self.assertNotIn(CANARY, text)
 
     @given(
         st.recursive(

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.errors import TargetFailed
 from exposr_tx.inspection.exchanges import Exchange, State
 from exposr_tx.inspection.recorder import Recorder
-from exposr_tx.inspection.replays import Edit, NotReplayable
+from exposr_tx.inspection.replays import Edit, NotReplayable, not_replayable
 from exposr_tx.inspection.ring import Ring
 from exposr_tx.inspector.replaying import TIME_LIMIT, Replayer
 from tests.inspector.visits import request, response
@@ -105,6 +105,9 @@ class ReplayerTests(SynchronousTestCase):
         failed = list(self.ring)[-1]
         self.assertIs(failed.state, State.FAILED)
         self.assertIn("cannot connect to the target", failed.error)
+        # It can be seen what was to be sent, and sent again.
+        self.assertEqual(failed.request.raw + failed.request_body.data, SENT)
+        self.assertEqual(not_replayable(failed), "")
 
     def test_closed_tunnel(self) -> None:
         """Of a tunnel that is closed nothing is sent any more."""

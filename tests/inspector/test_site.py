@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from base64 import b64encode
+import zlib
+from base64 import b64decode, b64encode
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -57,6 +58,9 @@ class SiteTests(SynchronousTestCase):
         answer = self.visits.get("/api/exchanges", Authorization="")
         self.assertEqual(answer.status, 401)
         self.assertIn("Authorization: Bearer", answer.json["message"])
+        # What is no UTF-8 is wrong, and no fault of the inspector's.
+        self.assertEqual(self.visits.get("/api/about", Authorization="Bearer \xff").status, 401)
+        self.assertEqual(self.visits.get("/", Host="\xff").status, 403)
         answer = self.visits.ask("DELETE", "/api/exchanges", Content_Type="text/plain")
         self.assertEqual(answer.status, 415)
 
@@ -98,6 +102,23 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(found("ALICE"), ["/login"])
         self.assertEqual(found("hello"), ["/shop/tea?q=1", "/login"])
         self.assertEqual(found("nowhere"), [])
+
+    def test_filter_decodes(self) -> None:
+        """Words find what is read in a body or a message that passed compressed."""
+        coded = gzip.compress(b"Needle in a body")
+        self.visits.pass_through(request("GET /a"), response(coded, "Content-Encoding: gzip"))
+        self.visits.pass_through(request("GET /b"), HELLO)
+        self.visits.pass_through(request("PUT /c", coded, "Content-Encoding: gzip"), HELLO)
+        recording = self.visits.pass_through(
+            request("GET /d", b"", "Upgrade: websocket", "Connection: Upgrade"),
+            b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        )
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = deflate.compress(b"needle") + deflate.flush(zlib.Z_SYNC_FLUSH)
+        recording.received(bytes([0xC1, len(data) - 4]) + data[:-4])
+        for path, ids in (("q=needle", ["1", "3", "4"]), ("q=needle&from=2", ["3", "4"])):
+            found = self.visits.get(f"/api/exchanges?{path}").json["exchanges"]
+            self.assertEqual([summary["id"] for summary in found], ids)
 
     def test_clear(self) -> None:
         """Clearing empties the list."""
@@ -143,6 +164,15 @@ class SiteTests(SynchronousTestCase):
             shown = self.visits.get(f"{path}?secrets=show").body
             for letter in (b"k", b"p", b"a", b"c", b"f", b"s"):
                 self.assertIn(letter + b"-sesame", shown)
+
+    def test_secrets_in_bytes(self) -> None:
+        """Nor are they among bytes that make no text."""
+        kind = "Content-Type: application/json"
+        body = b'{"name": "\xe9", "password": "sesame"}'
+        self.visits.pass_through(request("PUT /", body, kind), HELLO)
+        for query, shown in (("", b'"[redacted]"}'), ("?secrets=show", b'"sesame"}')):
+            found = self.visits.get(f"/api/exchanges/1{query}").json["request"]["body"]
+            self.assertTrue(b64decode(found["base64"]).endswith(shown))
 
     def test_har(self) -> None:
         """All exchanges, or one, as a file to keep."""
@@ -226,6 +256,27 @@ class DetailTests(SynchronousTestCase):
         timings = self.visits.get("/api/exchanges/1").json["timings"]
         self.assertEqual(timings, {"connect": 0.0, "send": 0.0, "wait": 500.0, "receive": 250.0})
 
+    def test_time_of_connecting(self) -> None:
+        """A request that has come before the target is connected does not wait for its answer
+        meanwhile; nor is it sent while the visitor had not begun."""
+        recording = self.visits.recorder.recording("t", "http://x/")
+        for seconds, step in (
+            (0.0, lambda: recording.sent(request("GET /"))),
+            (0.25, recording.connected),
+            (0.5, lambda: recording.received(HELLO)),
+        ):
+            self.visits.clock.advance(seconds)
+            step()
+        timings = self.visits.get("/api/exchanges/1").json["timings"]
+        self.assertEqual(timings, {"connect": 250.0, "send": 0.0, "wait": 500.0, "receive": 0.0})
+        recording = self.visits.recorder.recording("t", "http://x/")
+        recording.connected()
+        self.visits.clock.advance(0.25)
+        recording.sent(request("GET /"))
+        recording.received(HELLO)
+        timings = self.visits.get("/api/exchanges/2").json["timings"]
+        self.assertEqual(timings, {"connect": 0.0, "send": 0.0, "wait": 0.0, "receive": 0.0})
+
     def test_json_and_forms(self) -> None:
         """JSON as it was written, forms taken apart."""
         text = '{"n": 12345678901234567890, "f": 1.50}'
@@ -238,6 +289,8 @@ class DetailTests(SynchronousTestCase):
         """Images to be shown, other bytes for a hexadecimal view."""
         found = self.body(PNG, "image/png")
         self.assertEqual(found["image"], f"data:image/png;base64,{PNG_IN_BASE64}")
+        for name in ("jpg", "vnd.microsoft.icon"):  # what many servers call them
+            self.assertIn("image", self.body(PNG, f"image/{name}"))
         found = self.body(b"\0\1\2", "application/octet-stream")
         self.assertEqual((found["kind"], found["base64"]), ("bytes", "AAEC"))
 
@@ -251,6 +304,14 @@ class DetailTests(SynchronousTestCase):
         self.assertIn("first 1048576 bytes", found["problem"])
         found = self.body(b"hello", "text/plain", "Content-Encoding: gzip")
         self.assertEqual((found["text"], found["coding"]), ("hello", ""))
+
+    def test_curl_for_a_websocket(self) -> None:
+        """The line for curl asks for the upgrade, too."""
+        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        self.visits.pass_through(request("GET /ws", b"", *upgrade))
+        line = self.visits.get("/api/exchanges/1/curl").body.decode()
+        for field in upgrade:
+            self.assertIn(f"--header '{field}'", line)
 
     def test_failed(self) -> None:
         """A target that cannot be connected, and one that leaves, are shown with the reason."""
@@ -374,6 +435,23 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(answer.status, 201)
         self.assertEqual(self.asked, [("1", Edit("PUT", None, ((b"A", "é".encode()),), b"\0\xff"))])
 
+    def test_edited_as_it_was(self) -> None:
+        """What is not edited keeps its bytes; a body is written in the charset that it says."""
+        sent = request("PUT /", "é".encode("latin-1"), "Content-Type: text/plain; charset=latin1")
+        self.visits.pass_through(sent.replace(b"Host", b"X: \xe9\r\nHost"), HELLO)
+        shown = self.visits.get("/api/exchanges/2").json["request"]
+        self.assertEqual((shown["fields"][0], shown["body"]["text"]), (["X", "é"], "é"))
+        edited = {"headers": [*shown["fields"], ["Y", "é"]], "body": "éé"}
+        answer = self.visits.ask("POST", "/api/replay", {"id": "2", "edited": edited})
+        self.assertEqual(answer.status, 201, answer.body)
+        ((_, edit),) = self.asked
+        assert edit is not None
+        assert edit.fields is not None
+        self.assertEqual((edit.fields[0], edit.body), ((b"X", b"\xe9"), b"\xe9\xe9"))
+        self.assertEqual(edit.fields[-1], (b"Y", "é".encode()))
+        answer = self.visits.ask("POST", "/api/replay", {"id": "2", "edited": {"body": "€"}})
+        self.assertEqual((answer.status, "latin1" in answer.json["message"]), (400, True))
+
     def test_refused(self) -> None:
         """What cannot be replayed, and what is asked for wrongly, is refused with the reason."""
         upgrade = ("Connection: Upgrade", "Upgrade: websocket")
@@ -388,6 +466,7 @@ class ReplayTests(SynchronousTestCase):
             ({"id": "1", "edited": {"headers": "x"}}, 400, "headers"),
             ({"id": "1", "edited": {"headers": [["A"]]}}, 400, "headers"),
             ({"id": "1", "edited": {"target": "/ x\n"}}, 400, "target"),
+            ({"id": "1", "edited": {"method": "G\ud800"}}, 400, "method"),
             ({"id": "1", "edited": {"body": 7}}, 400, "body"),
             ({"id": "1", "edited": {"body_base64": "%"}}, 400, "base64"),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from base64 import b64decode
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -60,9 +61,18 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual((second["frames"][0]["number"], second["next"]), (1, 2))
 
     def test_secrets(self) -> None:
-        """Credentials in JSON messages are left out."""
-        self.recording.received(frame(0x81, b'{"password": "sesame"}'))
-        self.assertNotIn("sesame", str(self.frames()))
+        """Credentials in JSON messages are left out, also where they are sent as bytes."""
+        for first in (0x81, 0x82):
+            self.recording.received(frame(first, b'{"password": "sesame"}'))
+        text, octets = self.frames()["frames"]
+        self.assertEqual(text["text"], '{"password": "[redacted]"}')
+        self.assertEqual(b64decode(octets["base64"]), b'{"password": "[redacted]"}')
+
+    def test_control_characters(self) -> None:
+        """A message of text is shown as text, whatever letters it has; credentials are left out."""
+        self.recording.received(frame(0x81, b'{"password": "sesame"}\x1e') + frame(0x81, b"a\0"))
+        texts = [x["text"] for x in self.frames()["frames"]]
+        self.assertEqual(texts, ['{"password": "[redacted]"}\x1e', "a\0"])
 
     def test_compressed(self) -> None:
         """Compressed messages are shown inflated, though each builds on those before it."""
@@ -84,3 +94,13 @@ class FrameTests(SynchronousTestCase):
         first, second = self.frames()["frames"]
         self.assertEqual((len(first["text"]), first["whole"]), (65536, False))
         self.assertEqual(second["base64"], "AQID")
+
+    def test_many_bombs(self) -> None:
+        """Many messages that inflate to much each are decompressed up to a sum."""
+        deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+        for _ in range(140):
+            data = deflate.compress(b"x" * 65536) + deflate.flush(zlib.Z_SYNC_FLUSH)
+            head = bytes([0xC1, 126]) + (len(data) - 4).to_bytes(2, "big")
+            self.recording.received(head + data[:-4])
+        found = self.frames()["frames"]
+        self.assertEqual([len(x.get("text", "")) for x in found], [65536] * 128 + [0] * 12)

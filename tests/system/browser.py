@@ -32,6 +32,8 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--remote-debugging-pipe", "--window-size=1280,800"),
 ]
+#: Numbers of keys that a browser itself does something for.
+CODES = {"Escape": 27}
 #: Chromium reads commands from descriptor 3 and writes answers to 4.
 LAUNCH = """
 import fcntl, os, sys
@@ -164,7 +166,7 @@ class Page:
 
     def key(self, key: str) -> None:
         """Press a key; a letter is typed."""
-        more = {"text": key} if len(key) == 1 else {}
+        more = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": CODES.get(key, 0)}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -36,6 +38,15 @@ from tests.system.websockets import accept, frame, open_websocket
 
 HOSTILE = b"<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hacked=1'></svg>"
+#: Lets a test cut the connection of a page's feed.
+CUTTABLE = """
+const asked = fetch;
+window.fetch = (path, options) => {
+  if (!path.endsWith("/events")) return asked(path, options);
+  window.cut = new AbortController();
+  return asked(path, { ...options, signal: cut.signal });
+};
+"""
 CHUNKED = b"003;e=f\r\nab\n\r\n1\r\nc\r\n0\r\nX-Trailer: t\r\n\r\n"
 
 
@@ -208,6 +219,28 @@ class TerminalTests(Inspected):
         self.assertTrue(all(line.isprintable() for line in lines), lines)
         self.assertIn("Cookie: a=sesame", self.lines("logs", name, "--show-secrets")[1])
 
+    def test_terminal(self) -> None:
+        """At a terminal there is a table, or where it has no room for paths the lines."""
+        self.get(b"/shown")
+        self.find("/shown")
+        for columns, table in (("100", True), ("40", False)):
+            terminal, end = pty.openpty()
+            self.addCleanup(os.close, terminal)
+            variables = {"XDG_RUNTIME_DIR": self.home, "COLUMNS": columns, "TERM": "dumb"}
+            ran = subprocess.run(
+                [sys.executable, "-c", Client.script, "logs"],
+                env=environ(variables),
+                stdout=end,
+                timeout=PATIENCE,
+            )
+            os.close(end)
+            shown = ""
+            with contextlib.suppress(OSError):  # its end
+                while True:
+                    shown += os.read(terminal, 1 << 16).decode()
+            self.assertEqual((ran.returncode, "Method" in shown), (0, table), shown)
+            self.assertRegex(shown, r"  GET  +/shown  +200  ")
+
     def test_follow(self) -> None:
         """logs --follow --json shows a request as it happens, first running, then complete."""
         logs = self.command("logs", "--follow", "--json")
@@ -263,6 +296,17 @@ class TerminalTests(Inspected):
         self.assertNotIn(b"X-B", sent)
         self.assertTrue(sent.endswith(b"\r\nContent-Length: 6\r\n\r\nlonger"))
 
+    def test_replay_of_bytes(self) -> None:
+        """A body is sent as it was typed, be it UTF-8 or not."""
+        self.get(b"/typed")
+        name = self.find("/typed")["id"]
+        status, lines = self.lines(
+            "replay", name, "--method", "PUT", "--data", os.fsdecode(b"\xe9")
+        )
+        self.assertEqual(status, 0, lines)
+        (sent,) = (sent for sent in self.raw.requests if sent.startswith(b"PUT /typed "))
+        self.assertTrue(sent.endswith(b"\r\n\r\n\xe9"), sent)
+
     def test_errors(self) -> None:
         """What cannot be done is told in a line, with an exit status that says of what kind."""
         with self.server.visit("my-tunnel") as visitor:
@@ -276,6 +320,8 @@ class TerminalTests(Inspected):
                 (("logs", "--inspector", "http://127.0.0.1:1"), 2, "has no token"),
                 (("logs", "--inspector", "http://127.0.0.1:1/?token=x"), 4, "does not answer"),
                 (("logs", "--inspector", self.url + "x"), 3, "token"),
+                (("logs", "--inspector", f"{self.target.url}/?token=x"), 4, "no inspector"),
+                (("logs", "-f", "--inspector", f"{self.target.url}/?token=x"), 4, "no inspector"),
             ):
                 got, lines = self.lines(*words)
                 self.assertEqual(got, status, (words, lines))
@@ -292,7 +338,8 @@ class TerminalTests(Inspected):
         )
         self.pass_through(b"POST /curl?bytes\r\nContent-Length: 6\r\n\r\n\0\x1b[201~"[:-1])
         self.pass_through(b"POST /curl?long\r\nContent-Length: 200000\r\n\r\n" + b"it's " * 40000)
-        for path in ("/curl?x=[1]'{2}", "/curl?bytes", "/curl?long"):
+        self.pass_through(b"POST /curl?empty\r\nContent-Length: 0\r\n\r\n")
+        for path in ("/curl?x=[1]'{2}", "/curl?bytes", "/curl?long", "/curl?empty"):
             name = self.find(path)["id"]
             parts = urlsplit(self.url)
             asked = HTTPConnection("127.0.0.1", parts.port or 0, timeout=PATIENCE)
@@ -540,6 +587,23 @@ class PageTests(Inspected):
         page.wait_for(f"{shown}.length == 1")
         self.assertIn("/buy?n=2", page.evaluate(f"{shown}[0].innerText"))
 
+    def test_filter_of_what_comes(self) -> None:
+        """While there is a filter, what comes passes it by what is within as well; Escape takes it
+        away again."""
+        page = self.open()
+        shown = "[...document.querySelectorAll('#list li')].filter(r => !r.hidden)"
+        self.get(b"/hay")
+        page.wait_for(f"{shown}.some(r => r.innerText.includes('/hay'))")
+        for letter in "/needle":
+            page.key(letter)
+        page.wait_for("document.querySelector('#empty').innerText == 'Nothing passes the filter.'")
+        self.pass_through(b"POST /found\r\nContent-Length: 6\r\n\r\nneedle")
+        page.wait_for(f"{shown}.length == 1")
+        self.assertIn("/found", page.evaluate(f"{shown}[0].innerText"))
+        page.key("Escape")
+        page.wait_for(f"{shown}.some(r => r.innerText.includes('/hay'))")
+        self.assertEqual(page.evaluate("document.querySelector('#filter').value"), "")
+
     def test_held_key(self) -> None:
         """A request is replayed once for each press of the key, however long it is held."""
         page = self.open()
@@ -558,6 +622,25 @@ class PageTests(Inspected):
             page.wait_for("document.querySelector('#details').innerText.includes('replay of')")
         self.assertEqual(sent(), 3)
 
+    def test_sent_once(self) -> None:
+        """An edited request is sent once, however often the button is pressed meanwhile; what is
+        wrong with it is told where it is edited."""
+        page = self.open()
+        self.get(b"/unedited")
+        self.choose(page, "/unedited")
+        page.key("e")
+        page.wait_for("document.querySelector('#editor').open")
+        page.evaluate("document.querySelector('#edit-target').value = 'once'")
+        page.click("#edit-send")
+        page.wait_for("document.querySelector('#edit-problem').innerText.includes('a path')")
+        page.evaluate("document.querySelector('#edit-target').value = '/once'")
+        page.evaluate("for (let i = 0; i < 3; i += 1) document.querySelector('#edit-send').click()")
+        page.wait_for("!document.querySelector('#editor').open")
+        page.wait_for("document.querySelector('#details').innerText.includes('answer to /once')")
+        self.assertFalse(page.evaluate("document.querySelector('#edit-send').disabled"))
+        sent = [request for request in self.raw.requests if request.startswith(b"GET /once ")]
+        self.assertEqual(len(sent), 1)
+
     def test_deep_json(self) -> None:
         """JSON that would fill a browser once it stands on many lines is shown as it came."""
         page = self.open()
@@ -569,6 +652,39 @@ class PageTests(Inspected):
             shown = page.evaluate("document.querySelector('#details pre').textContent")
             self.assertEqual(shown.count("\n") + 1, lines)
             self.assertEqual("".join(shown.split()).encode(), body)
+
+    def test_feed_anew(self) -> None:
+        """When the feed was cut, what was chosen is chosen still once it is back."""
+        page = self.browser.open("about:blank")
+        self.addCleanup(page.close)
+        page.call("Page.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=CUTTABLE)
+        page.go(self.url)
+        self.get(b"/chosen")
+        self.choose(page, "/chosen")
+        chosen = "document.querySelector('#list li[aria-selected=true]')"
+        page.evaluate(f"{chosen}.title = 'before'")
+        page.evaluate("cut.abort()")
+        page.wait_for(f"{chosen}?.title === ''")
+        self.assertIn("/chosen", page.evaluate(f"{chosen}.innerText"))
+
+    def test_long_bytes(self) -> None:
+        """Of many bytes the first are shown, and that there are more."""
+        page = self.open()
+        for size, told in ((16384, False), (16385, True)):
+            head = b"PUT /bytes%d\r\nContent-Length: %d\r\n\r\n" % (size, size)
+            self.pass_through(head + bytes(size))
+            self.choose(page, f"/bytes{size}")
+            self.assertEqual("The rest is not shown" in page.text("#details"), told)
+
+    def test_json_of_dotnet(self) -> None:
+        """JSON with a byte order mark stands on many lines as well."""
+        page = self.open()
+        head = b"POST /mark\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
+        self.pass_through(head + b"\xef\xbb\xbf" + b'{"a":[1]}')
+        self.choose(page, "/mark")
+        shown = page.evaluate("document.querySelector('#details pre').textContent")
+        self.assertEqual(shown, '{\n  "a": [\n    1\n  ]\n}')
 
     def test_client_ends(self) -> None:
         """When the client has ended, the page says so, and so does what is pressed then."""
@@ -614,12 +730,28 @@ class PageTests(Inspected):
         self.assertIn("00 01 02", text)
         self.assertTrue(page.evaluate("document.querySelector('#replay').disabled"))
 
+    def test_secrets_of_websocket(self) -> None:
+        """Credentials in messages are shown and hidden with all others."""
+        page = self.open()
+        messages = "document.querySelector('#messages').innerText"
+        with self.server.visit("my-tunnel") as visitor:
+            open_websocket(visitor, b"/secrets")
+            visitor.send(b"\x81" + frame(b'{"token": "sesame"}')[1:])
+            self.choose(page, "/secrets")
+            page.wait_for(f"{messages}.includes('[redacted]')")
+            page.click("#details [aria-pressed=false]")
+            page.wait_for(f"{messages}.includes('sesame')")
+            page.click("#details [aria-pressed=true]")
+            page.wait_for(f"{messages}.includes('[redacted]')")
+
     def test_without_the_token(self) -> None:
         """Without the token there is only a page that says what is missing."""
         page = self.browser.open(self.url.partition("?")[0])
         page.wait_for("document.querySelector('#live').textContent.includes('token')")
         self.assertEqual(page.evaluate("document.querySelectorAll('#list li').length"), 0)
         self.assertEqual(page.evaluate("document.cookie"), "")
+        asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+        self.assertEqual([name for name in asked if "/api/" in name], [])
 
     def test_clear_and_pause(self) -> None:
         """Clear empties the list; while it is paused it stays as it is."""

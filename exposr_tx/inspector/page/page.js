@@ -109,7 +109,7 @@ function put(summary) {
   let entry = exchanges.get(summary.id);
   if (!entry) {
     const row = element("li", { className: "row", id: `x${summary.id}`, role: "option" });
-    row.setAttribute("aria-selected", "false");
+    row.setAttribute("aria-selected", String(summary.id === chosen)); // it was before a new feed, too
     row.addEventListener("click", doing(() => choose(summary.id)));
     entry = { row };
     exchanges.set(summary.id, entry);
@@ -119,12 +119,14 @@ function put(summary) {
   entry.summary = summary;
   draw(entry.row, summary);
   entry.row.hidden = !passes(summary);
+  if (entry.row.hidden) doubt(summary);
   if (summary.id === chosen) refresh();
 }
 
 function drop(id) {
   exchanges.get(id)?.row.remove();
   exchanges.delete(id);
+  matching?.delete(id);
 }
 
 function forget() {
@@ -141,7 +143,7 @@ function count() {
   $("pause").textContent = paused && held.size ? `Go on (${held.size} new)` : paused ? "Go on" : "Pause";
 }
 
-// New exchanges are judged by what the list shows; what was there by all of it, see search().
+// By what the list shows; what is within is looked at by the client, see search() and judge().
 function passes(summary) {
   if (matching === null || matching.has(summary.id)) return true;
   const status = String(summary.status || "");
@@ -164,10 +166,35 @@ async function search() {
 }
 
 let typing = 0;
-$("filter").addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(doing(search), 200);
-});
+for (const kind of ["input", "search"]) {
+  // Escape clears the field without an input.
+  $("filter").addEventListener(kind, () => {
+    clearTimeout(typing);
+    typing = setTimeout(doing(search), 200);
+  });
+}
+
+// What comes while there is a filter, and does not pass it by what the list shows.
+let unjudged = Infinity; // the first id of it
+function doubt(summary) {
+  if (unjudged === Infinity) setTimeout(doing(judge), 300);
+  unjudged = Math.min(unjudged, Number(summary.id));
+}
+
+async function judge() {
+  const from = unjudged;
+  const mine = query;
+  unjudged = Infinity;
+  const words = $("filter").value.trim();
+  if (matching === null || !words) return;
+  const found = await json(`api/exchanges?q=${encodeURIComponent(words)}&from=${from}`);
+  if (mine !== query) return;
+  for (const { id } of found.exchanges) {
+    matching.add(id);
+    if (exchanges.has(id)) exchanges.get(id).row.hidden = false;
+  }
+  count();
+}
 
 function pause() {
   paused = !paused;
@@ -213,13 +240,16 @@ async function listen() {
 }
 
 async function follow() {
+  if (!token) {
+    live("off", "open the address that the client prints, with its token");
+    return;
+  }
   for (;;) {
     try {
       await listen();
       live("off", ENDED);
     } catch (problem) {
-      live("off", token ? problem.message : "open the address that the client prints, with its token");
-      if (!token) return;
+      live("off", problem.message);
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
@@ -317,6 +347,7 @@ function answerLine(x) {
 function toggle() {
   const made = button(secrets ? "Hide secrets" : "Show secrets", async () => {
     secrets = !secrets;
+    if (shown) shown.messages = null; // they are to be read anew as well
     await load();
   });
   made.setAttribute("aria-pressed", String(secrets));
@@ -343,10 +374,12 @@ function side(title, part, id, which) {
 
 async function messages() {
   const id = chosen;
-  const after = shown.messages?.next ?? 0;
+  const known = shown.messages;
+  const after = known?.next ?? 0;
   const found = await json(path(id, `/frames?after=${after}${secrets ? "&secrets=show" : ""}`));
   if (shown.id !== id) return;
-  const before = shown.messages?.frames ?? [];
+  if (shown.messages !== known) return messages(); // others have come meanwhile, or all are read anew
+  const before = known?.frames ?? [];
   shown.messages = { ...found, frames: [...before, ...found.frames].slice(-1000) };
   drawMessages();
 }
@@ -422,24 +455,37 @@ async function edit() {
       (returns && /[\r\n]/.test(part.text.replaceAll("\r\n", ""))
         ? " Lines of this body end in different ways; all will end in CR LF once it is changed."
         : "");
+  $("edit-problem").textContent = "";
   $("editor").dataset.id = whole.id;
   $("editor").showModal();
   $("edit-target").focus();
 }
 
-$("editor").querySelector("form").addEventListener("submit", doing(async (event) => {
-  event.preventDefault();
+function edited() {
   const headers = $("edit-fields").value.split("\n").filter((line) => line.trim()).map((line) => {
     const at = line.indexOf(":");
     if (at < 1) throw new Error(`${line}: must be like Name: value`);
     return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
   });
-  const edited = { method: $("edit-method").value, target: $("edit-target").value, headers };
+  const changes = { method: $("edit-method").value, target: $("edit-target").value, headers };
   const text = $("edit-body").value;
-  if (text !== unedited || decoded) edited.body = returns ? text.replaceAll("\n", "\r\n") : text;
-  await send({ id: $("editor").dataset.id, edited });
-  $("editor").close();
-}));
+  if (text !== unedited || decoded) changes.body = returns ? text.replaceAll("\n", "\r\n") : text;
+  return changes;
+}
+
+$("editor").querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  $("edit-problem").textContent = "";
+  $("edit-send").disabled = true; // pressed twice, or a key held down, it is sent once
+  try {
+    await send({ id: $("editor").dataset.id, edited: edited() });
+    $("editor").close();
+  } catch (problem) {
+    $("edit-problem").textContent = problem.message; // here, as the dialog lies over the rest
+  } finally {
+    $("edit-send").disabled = false;
+  }
+});
 $("edit-cancel").addEventListener("click", () => $("editor").close());
 
 // -- copies ---------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ export function body(part) {
     made.push(pairs(part.form));
   } else if (part.kind === "bytes") {
     made.push(element("pre", { className: "hex" }, hex(part.base64)));
+    if (part.left) made.push(note("The rest is not shown here; Save the body has all that was kept."));
   } else if (part.text) {
     made.push(element("pre", {}, part.kind === "json" ? indented(part.text) : part.text));
   }
@@ -82,7 +83,7 @@ const MOST_LETTERS = 4e6; // beyond, brackets in brackets keep a browser busy fo
 // or would become too long.
 function indented(text) {
   try {
-    JSON.parse(text);
+    JSON.parse(text.replace(/^\uFEFF/, ""));
   } catch {
     return text;
   }
