@@ -30,6 +30,8 @@ LOOKING: Final = {
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),
     **dict.fromkeys(("object.subset", "object.union", "sprintf"), 2),
     **dict.fromkeys(("glob.match", "replace"), 3),
+    "io.jwt.decode": 1,
+    **dict.fromkeys(("io.jwt.verify_es256", "io.jwt.verify_hs256", "io.jwt.verify_rs256"), 2),
 }
 
 
@@ -70,6 +72,7 @@ _OF_TEXT: Final = (
     *("base64.encode", "base64url.encode", "base64url.encode_no_pad"),
     *("crypto.md5", "crypto.sha1", "crypto.sha256"),
 )
+_VERIFYING: Final = tuple(name for name in LOOKING if name.startswith("io.jwt.verify_"))
 _OF_TEXT_AND_KEY: Final = tuple(
     f"crypto.hmac.{name}" for name in ("md5", "sha1", "sha256", "sha512")
 )
@@ -97,6 +100,10 @@ _FORWARDING: Final = "".join(
         *(
             f"{wary(name)}(number) := {name}(number) if is_near(number) else := unknown(number)\n"
             for name in ("bits.negate", "ceil", "floor", "round")
+        ),
+        *(
+            f"{wary(name)}(token, key) := {name}(token, key) if is_token(token)\n"
+            for name in _VERIFYING
         ),
     ]
 )
@@ -176,11 +183,16 @@ format_int_of(number, base) := unknown(number) if {{
 }} else := concat("", ["-", format_int(0 - number, base)])
 
 # How the text is filled up is not looked at.
-base64_is_valid_of(text) := regex.match(
-    `^([A-Za-z0-9+/]{{4}})*([A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?$`, text)
+base64_is_valid_of(text) if is_base64(text)
+base64_is_valid_of(text) := false if {{
+    is_string(text)
+    not is_base64(text)
+}}
 
-# + is left as it is.
-urlquery_decode_of(text) := urlquery.decode(replace(text, "+", " "))
+# + is left as it is; a % without two digits ends the whole evaluation.
+urlquery_decode_of(text) := urlquery.decode(replace(text, "+", " ")) if {{
+    not regex.match(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`, text)
+}}
 
 # Bits on the left are lost.
 bits_lsh_of(number, by) := bits.lsh(number, by) if {{
@@ -192,13 +204,34 @@ bits_lsh_of(number, by) := bits.lsh(number, by) if {{
 }} else := unknown(number)
 
 # What is decoded has its quotes as they are, and would equal no literal; those around all of it
-# are left out, and what follows a backslash is read as JSON would.
+# are left out, and what follows a backslash is read as JSON would. Of what is not base64 some is
+# decoded all the same, some ends the whole evaluation; and line ends would be passed over.
 base64_decode_of(text) := unknown(text) if {{
-    regex.match(`^I[g-v]`, text)
-}} else := respelled([base64.decode(text)][0])
+    is_odd_base64(text)
+}} else := respelled([base64.decode(text)][0]) if is_base64(text)
 base64url_decode_of(text) := unknown(text) if {{
-    regex.match(`^I[g-v]`, text)
-}} else := respelled([base64url.decode(text)][0])
+    is_odd_base64(text)
+}} else := respelled([base64url.decode(text)][0]) if is_base64url(text)
+
+is_odd_base64(text) if regex.match(`^I[g-v]`, text)
+is_odd_base64(text) if contains(text, hex.decode("5c6e"))
+is_odd_base64(text) if contains(text, hex.decode("5c72"))
+
+# What is wrong is looked for: to match the whole of a long text the engine needs too much stack.
+is_base64(text) if {{
+    is_string(text)
+    count(text) % 4 == 0
+    not regex.match(`[^A-Za-z0-9+/=]|=[^=]|===`, text)
+}}
+is_base64url(text) if {{
+    count(text) % 4 == 0
+    not regex.match(`[^A-Za-z0-9_=-]|=[^=]|===`, text)
+}}
+is_base64url(text) if {{
+    count(text) % 4 > 1
+    not regex.match(`[^A-Za-z0-9_-]`, text)
+}}
+
 hex_decode_of(text) := unknown(text) if {{
     startswith(text, "22")
 }} else := respelled([hex.decode(text)][0])
@@ -210,6 +243,21 @@ respelled(text) := replace(
 hex_encode_of(text) := hex.encode(text) if {{
     regex.match(`^[ !#-Z^-~]*$`, text)
 }} else := unknown(text)
+
+# What is no token ends the whole evaluation, and either part may be another value than an object.
+io_jwt_decode_of(token) := found if {{
+    is_token(token)
+    found := [io.jwt.decode(token)][0]
+    is_object(found[0])
+    is_object(found[1])
+}}
+
+is_token(text) if {{
+    parts := split(text, ".")
+    count(parts) == 3
+    every part in parts {{ count(part) % 4 != 1 }}
+    not regex.match(`[^A-Za-z0-9_.-]`, text)
+}}
 
 # A blank is +.
 urlquery_encode_of(text) := replace([urlquery.encode(text)][0], "%20", "+")

@@ -145,6 +145,7 @@ groups(text) := array.concat(array.concat(left, middle), right) if {{
 }}
 
 decode_verify(token, constraints) := io.jwt.decode_verify(token, constraints) if {{
+    is_token(token)
     object.keys(constraints) - {{"alg", "aud", "cert", "iss", "secret", "time"}} == set()
     object.remove(constraints, ["time"]) == {{name: text |
         some name, text in constraints
@@ -156,7 +157,7 @@ decode_verify(token, constraints) := io.jwt.decode_verify(token, constraints) if
         substring(io.jwt.decode(token)[0].alg, 0, 2)
     ]
     object.keys(constraints) & {{"cert", "secret"}} == {{key}}
-}} else := [false, {{}}, {{}}]
+}} else := [false, {{}}, {{}}] if is_token(token)
 
 regex_match(pattern, text) := regex.match(pattern, text) if taken(pattern)
 regex_match(pattern, _) := unknown(pattern) if not taken(pattern)

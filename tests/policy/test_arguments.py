@@ -44,6 +44,18 @@ HOLDS = (
     'not object.subset({"b": 1}, {"a": ["x"]})',
     'regex.replace("abc", "(b)", "<$1>") == "a<b>c"',
     'json.unmarshal(`{"a": "x-0"}`).a == "x-0"',
+    *('not base64.decode("!!!")', 'not base64.decode("YWI")', 'not base64.decode("Y-_=")'),
+    *('not base64.decode("YWI=YWI=")', 'not base64.decode("====")', 'not base64.decode(`"x`)'),
+    *('base64url.decode("YWI") == "ab"', 'base64url.decode("YWI=") == "ab"'),
+    *('not base64url.decode("Y")', 'not base64url.decode("YQ=")', 'not base64url.decode("/w==")'),
+    *("base64.is_valid(``)", "not base64.is_valid(`YWI`)", "not base64.is_valid(`Y===`)"),
+    "not base64.is_valid([`a`, `b`, `c`, `d`])",
+    *("not urlquery.decode(`%zz`)", "not urlquery.decode(`a%4`)", "not urlquery.decode(`%`)"),
+    *("urlquery.decode(`%C3%a9+%25`) == `é %`", "not io.jwt.decode(`a.b.c`)"),
+    *("not io.jwt.decode(`e30.e30`)", "not io.jwt.decode(`e30=.e30.ab`)"),
+    *("not io.jwt.decode(`e30.W10.ab`)", 'io.jwt.decode(`e30.e30.ab`) == [{}, {}, "69"]'),
+    *("not io.jwt.verify_hs256(`a.b.c`, `k`)", "not io.jwt.verify_rs256(`.!.`, `k`)"),
+    "not io.jwt.decode_verify(`a.b.c`, {`secret`: `k`})",
 )
 #: Bodies of rules that have a result in Rego, which the engine would not find.
 FAILS = (
