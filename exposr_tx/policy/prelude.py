@@ -4,8 +4,8 @@ Calls of it are rewritten before a module is compiled.
 
 - ``net.cidr_contains``: where a network that is written down is to have the visitor's address, the
   answer comes with the input (``within``); else the prelude's function is called. Its second
-  argument is an address, with or without a port. IPv4 and IPv6 are compared by their hexadecimal
-  digits.
+  argument is an address, with or without a port, or a network. IPv4 and IPv6 are compared by
+  their hexadecimal digits.
 - ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
   no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
@@ -69,6 +69,18 @@ cidr_contains(network, address) := found if {{
     base := digits(parts[0])
     other := digits(host(address))
     found := same(base, other, length_of(parts, count(base) * 4))
+}}
+cidr_contains(network, inner) := found if {{
+    contains(inner, "/")
+    parts := split(network, "/")
+    others := split(inner, "/")
+    base := digits(parts[0])
+    other := digits(others[0])
+    length := length_of(parts, count(base) * 4)
+    found := [true, true] == [
+        length <= length_of(others, count(other) * 4),
+        same(base, other, length),
+    ]
 }}
 
 length_of(parts, most) := most if count(parts) == 1
