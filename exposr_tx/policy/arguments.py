@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from exposr_tx.policy.expressions import split
 from exposr_tx.policy.patterns import GLOB
-from exposr_tx.policy.words import STRING, Word, literal
+from exposr_tx.policy.words import NUMBER, STRING, Word, literal
 
 __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 
@@ -44,7 +45,9 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     """Whether arguments are written down with which the engine gets it right, whatever the others
     are."""
     if name == "sprintf" and len(arguments) == 2:
-        return "%" not in _text(arguments[0], "%").replace("%v", "") and len(arguments[1]) > 2
+        form, values = arguments
+        plain = "%" not in _text(form, "%").replace("%v", "")
+        return plain and len(values) > 2 and values[0].text == "[" and _as_given(values[1:-1])
     if name == "glob.match" and len(arguments) == 3:
         between = [word.text for word in arguments[1] if word.text not in ("[", "]", ",")]
         plain = all(_DELIMITER.fullmatch(text) for text in between)
@@ -55,6 +58,14 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
 _DELIMITER: Final = re.compile(r'"[ -!#-[\]-~]"|null')
 #: What stands for one character.
 _SINGLE: Final = re.compile(r"[?\[]")
+
+
+def _as_given(values: Sequence[Word]) -> bool:
+    """Whether all values are written down, or the input's."""
+    return not any(word.text == "(" for word in values) and all(
+        value[0].text == "input" or (len(value) == 1 and value[0].kind in (STRING, NUMBER))
+        for value in split(values, frozenset({","}))
+    )
 
 
 def _text(argument: Sequence[Word], otherwise: str) -> str:
@@ -268,12 +279,17 @@ time_parse_duration_ns_of(text) := unknown(text) if {{
 }} else := [time.parse_duration_ns(text)][0]
 
 # Paths that begin with a slash, or in which something is escaped, are not found.
-json_filter_of(value, paths) := [json.filter(value, paths)][0] if {{
+json_filter_of(value, paths) := [json.filter(value, bare_paths(paths))][0] if {{
     are_paths(paths)
 }} else := unknown(paths)
-json_remove_of(value, paths) := [json.remove(value, paths)][0] if {{
+json_remove_of(value, paths) := [json.remove(value, bare_paths(paths))][0] if {{
     are_paths(paths)
 }} else := unknown(paths)
+
+bare_paths(paths) := [bare_path(path) | some path in paths]
+
+bare_path(path) := [bare(step) | some step in path] if is_array(path)
+bare_path(path) := bare(path) if not is_array(path)
 
 are_paths(paths) if {{
     every path in paths {{
@@ -345,12 +361,17 @@ is_odd(whole, part) if {{
 }}
 
 # Of others than numbers and texts, %s and %d make something else, and some verbs are none.
-sprintf_of(form, values) := sprintf(form, values) if {{
+sprintf_of(form, values) := sprintf(form, [bare(value) | some value in values]) if {{
     regex.match(`^([^%]|%[%vds])*$`, form)
     verbs := [verb | some verb in regex.find_n(`%[%vds]`, form, -1); verb != "%%"]
     count(verbs) == count(values)
     count([1 | verb := verbs[i]; value := values[i]; is_fit(verb, value)]) == count(verbs)
 }} else := unknown(form)
+
+# What some functions have made, lower() or concat(), is kept with quotes around it, and would be
+# written with them.
+bare(value) := substring(value, 0, -1) if is_string(value)
+bare(value) := value if not is_string(value)
 
 is_fit("%v", _)
 is_fit("%s", value) if is_string(value)

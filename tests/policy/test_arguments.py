@@ -34,7 +34,12 @@ HOLDS = (
     'object.union({"a": {"b": 1}}, {"a": 2}) == {"a": 2}',
     "time.parse_duration_ns(`1h`) > time.parse_duration_ns(`-2h`)",
     'sprintf("%s: %d of %v, %%", ["a", 1, [2]]) == "a: 1 of [2], %"',
+    'sprintf("%s:%s", [lower("GET"), input.header.Joined]) == "get:ab"',
+    'sprintf("%v:%v", [concat("", ["a", "b"]), 1]) == "ab:1"',
+    *('sprintf("%v:%v", [joined, "c"]) == "ab:c"', 'sprintf("%s", [upper("a")]) == "A"'),
     'json.filter({"a": {"b": 1, "c": 2}}, ["a/b"]) == {"a": {"b": 1}}',
+    'json.filter({"a": {"b": 1, "c": 2}}, [[lower("A"), lower("B")]]) == {"a": {"b": 1}}',
+    'json.remove({"ab": 1, "c": 2}, [concat("", ["a", "b"])]) == {"c": 2}',
     'json.remove({"a": [1, 2]}, [["a", 0], "b"]) == {"a": [2]}',
     'base64.decode("YSJi") == input.header.Quoted',
     'json.unmarshal(base64.decode(input.header.Role)).name == "\\"x\\""',
@@ -80,6 +85,8 @@ json_of := object.remove(json.unmarshal(replace(input.header.Json, "-0", "0")), 
 far := json_of.far
 
 empty := [1 | input.header.Nope]
+
+joined := concat("", ["a", "b"])
 """
 
 
