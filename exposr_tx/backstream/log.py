@@ -45,6 +45,8 @@ SENT: Final = "sent message"
 ANSWERED: Final = "sent HTTP response"
 ANSWERING: Final = "sending response"
 _SOURCES: Final = {SENT: "Log.sent", ANSWERED: "AccessLines.write", ANSWERING: "Answers"}
+#: Control characters that have a name of their own.
+_SHORT: Final = {c: rf"\{name}" for c, name in zip("\a\b\f\n\r\t\v", "abfnrtv", strict=True)}
 #: Letters of a path whose form in lines is kept, as the same ones are asked for again and again.
 MAX_KEPT_PATH: Final = 256
 Fields = Mapping[str, Any]
@@ -271,9 +273,21 @@ def _kept_path(path: str) -> tuple[bytes, bytes]:
 
 
 def _quoted(text: str) -> str:
-    """A string in quotes; what a terminal would act upon is escaped."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return quoted if quoted.isprintable() else json.dumps(text)
+    """A string in quotes, as Go writes it; what a terminal would act upon is escaped."""
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        return f"\\{letter}" if letter in '"\\' else letter
+    if letter in _SHORT:
+        return _SHORT[letter]
+    code = ord(letter)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _one_line(text: str) -> str:

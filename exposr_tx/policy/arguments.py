@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from exposr_tx.policy.expressions import split
 from exposr_tx.policy.patterns import GLOB
-from exposr_tx.policy.words import STRING, Word, literal
+from exposr_tx.policy.words import NUMBER, STRING, Word, literal
 
 __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 
@@ -30,6 +31,8 @@ LOOKING: Final = {
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),
     **dict.fromkeys(("object.subset", "object.union", "sprintf"), 2),
     **dict.fromkeys(("glob.match", "replace"), 3),
+    "io.jwt.decode": 1,
+    **dict.fromkeys(("io.jwt.verify_es256", "io.jwt.verify_hs256", "io.jwt.verify_rs256"), 2),
 }
 
 
@@ -42,7 +45,9 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     """Whether arguments are written down with which the engine gets it right, whatever the others
     are."""
     if name == "sprintf" and len(arguments) == 2:
-        return "%" not in _text(arguments[0], "%").replace("%v", "") and len(arguments[1]) > 2
+        form, values = arguments
+        plain = "%" not in _text(form, "%").replace("%v", "")
+        return plain and len(values) > 2 and values[0].text == "[" and _as_given(values[1:-1])
     if name == "glob.match" and len(arguments) == 3:
         between = [word.text for word in arguments[1] if word.text not in ("[", "]", ",")]
         plain = all(_DELIMITER.fullmatch(text) for text in between)
@@ -53,6 +58,14 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
 _DELIMITER: Final = re.compile(r'"[ -!#-[\]-~]"|null')
 #: What stands for one character.
 _SINGLE: Final = re.compile(r"[?\[]")
+
+
+def _as_given(values: Sequence[Word]) -> bool:
+    """Whether all values are written down, or the input's."""
+    return not any(word.text == "(" for word in values) and all(
+        value[0].text == "input" or (len(value) == 1 and value[0].kind in (STRING, NUMBER))
+        for value in split(values, frozenset({","}))
+    )
 
 
 def _text(argument: Sequence[Word], otherwise: str) -> str:
@@ -70,6 +83,7 @@ _OF_TEXT: Final = (
     *("base64.encode", "base64url.encode", "base64url.encode_no_pad"),
     *("crypto.md5", "crypto.sha1", "crypto.sha256"),
 )
+_VERIFYING: Final = tuple(name for name in LOOKING if name.startswith("io.jwt.verify_"))
 _OF_TEXT_AND_KEY: Final = tuple(
     f"crypto.hmac.{name}" for name in ("md5", "sha1", "sha256", "sha512")
 )
@@ -97,6 +111,10 @@ _FORWARDING: Final = "".join(
         *(
             f"{wary(name)}(number) := {name}(number) if is_near(number) else := unknown(number)\n"
             for name in ("bits.negate", "ceil", "floor", "round")
+        ),
+        *(
+            f"{wary(name)}(token, key) := {name}(token, key) if is_token(token)\n"
+            for name in _VERIFYING
         ),
     ]
 )
@@ -176,11 +194,16 @@ format_int_of(number, base) := unknown(number) if {{
 }} else := concat("", ["-", format_int(0 - number, base)])
 
 # How the text is filled up is not looked at.
-base64_is_valid_of(text) := regex.match(
-    `^([A-Za-z0-9+/]{{4}})*([A-Za-z0-9+/]{{2}}==|[A-Za-z0-9+/]{{3}}=)?$`, text)
+base64_is_valid_of(text) if is_base64(text)
+base64_is_valid_of(text) := false if {{
+    is_string(text)
+    not is_base64(text)
+}}
 
-# + is left as it is.
-urlquery_decode_of(text) := urlquery.decode(replace(text, "+", " "))
+# + is left as it is; a % without two digits ends the whole evaluation.
+urlquery_decode_of(text) := urlquery.decode(replace(text, "+", " ")) if {{
+    not regex.match(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`, text)
+}}
 
 # Bits on the left are lost.
 bits_lsh_of(number, by) := bits.lsh(number, by) if {{
@@ -192,13 +215,34 @@ bits_lsh_of(number, by) := bits.lsh(number, by) if {{
 }} else := unknown(number)
 
 # What is decoded has its quotes as they are, and would equal no literal; those around all of it
-# are left out, and what follows a backslash is read as JSON would.
+# are left out, and what follows a backslash is read as JSON would. Of what is not base64 some is
+# decoded all the same, some ends the whole evaluation; and line ends would be passed over.
 base64_decode_of(text) := unknown(text) if {{
-    regex.match(`^I[g-v]`, text)
-}} else := respelled([base64.decode(text)][0])
+    is_odd_base64(text)
+}} else := respelled([base64.decode(text)][0]) if is_base64(text)
 base64url_decode_of(text) := unknown(text) if {{
-    regex.match(`^I[g-v]`, text)
-}} else := respelled([base64url.decode(text)][0])
+    is_odd_base64(text)
+}} else := respelled([base64url.decode(text)][0]) if is_base64url(text)
+
+is_odd_base64(text) if regex.match(`^I[g-v]`, text)
+is_odd_base64(text) if contains(text, hex.decode("5c6e"))
+is_odd_base64(text) if contains(text, hex.decode("5c72"))
+
+# What is wrong is looked for: to match the whole of a long text the engine needs too much stack.
+is_base64(text) if {{
+    is_string(text)
+    count(text) % 4 == 0
+    not regex.match(`[^A-Za-z0-9+/=]|=[^=]|===`, text)
+}}
+is_base64url(text) if {{
+    count(text) % 4 == 0
+    not regex.match(`[^A-Za-z0-9_=-]|=[^=]|===`, text)
+}}
+is_base64url(text) if {{
+    count(text) % 4 > 1
+    not regex.match(`[^A-Za-z0-9_-]`, text)
+}}
+
 hex_decode_of(text) := unknown(text) if {{
     startswith(text, "22")
 }} else := respelled([hex.decode(text)][0])
@@ -211,6 +255,21 @@ hex_encode_of(text) := hex.encode(text) if {{
     regex.match(`^[ !#-Z^-~]*$`, text)
 }} else := unknown(text)
 
+# What is no token ends the whole evaluation, and either part may be another value than an object.
+io_jwt_decode_of(token) := found if {{
+    is_token(token)
+    found := [io.jwt.decode(token)][0]
+    is_object(found[0])
+    is_object(found[1])
+}}
+
+is_token(text) if {{
+    parts := split(text, ".")
+    count(parts) == 3
+    every part in parts {{ count(part) % 4 != 1 }}
+    not regex.match(`[^A-Za-z0-9_.-]`, text)
+}}
+
 # A blank is +.
 urlquery_encode_of(text) := replace([urlquery.encode(text)][0], "%20", "+")
 
@@ -220,12 +279,17 @@ time_parse_duration_ns_of(text) := unknown(text) if {{
 }} else := [time.parse_duration_ns(text)][0]
 
 # Paths that begin with a slash, or in which something is escaped, are not found.
-json_filter_of(value, paths) := [json.filter(value, paths)][0] if {{
+json_filter_of(value, paths) := [json.filter(value, bare_paths(paths))][0] if {{
     are_paths(paths)
 }} else := unknown(paths)
-json_remove_of(value, paths) := [json.remove(value, paths)][0] if {{
+json_remove_of(value, paths) := [json.remove(value, bare_paths(paths))][0] if {{
     are_paths(paths)
 }} else := unknown(paths)
+
+bare_paths(paths) := [bare_path(path) | some path in paths]
+
+bare_path(path) := [bare(step) | some step in path] if is_array(path)
+bare_path(path) := bare(path) if not is_array(path)
 
 are_paths(paths) if {{
     every path in paths {{
@@ -297,12 +361,17 @@ is_odd(whole, part) if {{
 }}
 
 # Of others than numbers and texts, %s and %d make something else, and some verbs are none.
-sprintf_of(form, values) := sprintf(form, values) if {{
+sprintf_of(form, values) := sprintf(form, [bare(value) | some value in values]) if {{
     regex.match(`^([^%]|%[%vds])*$`, form)
     verbs := [verb | some verb in regex.find_n(`%[%vds]`, form, -1); verb != "%%"]
     count(verbs) == count(values)
     count([1 | verb := verbs[i]; value := values[i]; is_fit(verb, value)]) == count(verbs)
 }} else := unknown(form)
+
+# What some functions have made, lower() or concat(), is kept with quotes around it, and would be
+# written with them.
+bare(value) := substring(value, 0, -1) if is_string(value)
+bare(value) := value if not is_string(value)
 
 is_fit("%v", _)
 is_fit("%s", value) if is_string(value)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.scan import Module
 
-__all__ = ["UNDEFINED", "Engine", "EvaluationFailed", "MissingExtra"]
+__all__ = ["UNDEFINED", "Engine", "EvaluationFailed", "MissingExtra", "NoReason"]
 
 #: The result of a rule that has none.
 UNDEFINED: Final = object()
@@ -47,6 +47,10 @@ class MissingExtra(PolicyInvalid):
     """The engine is not installed; the message names what to install."""
 
 
+class NoReason(PolicyInvalid):
+    """The policies do not compile, and the engine does not say why."""
+
+
 class EvaluationFailed(Exception):
     """The engine gave up. Its own words may show parts of a request, and are not in here."""
 
@@ -58,7 +62,7 @@ class Engine:
     :param entries: the packages that are asked.
     :param rule: of each of them.
 
-    Raises MissingExtra, or PolicyInvalid where something does not compile.
+    Raises MissingExtra, or PolicyInvalid where something does not compile, NoReason among them.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class Engine:
                 self._rego.add_module(str(number), module.text)
             self._bundle = self._rego.build(None, [*paths.values()] or [_NOTHING])
         except regopy.RegoError as problem:
-            raise PolicyInvalid(_said(modules, str(problem))) from None
+            if said := _said(modules, str(problem)):
+                raise PolicyInvalid(said) from None
+            raise NoReason from None
         if not self._bundle.ok():
-            raise PolicyInvalid(_said(modules, ""))
+            raise NoReason
         self._asked = c_void_p(self._rego._impl), c_void_p(self._bundle._impl)
 
     def evaluate(self, package: str, document: Mapping[str, Any]) -> Any:
@@ -200,7 +206,7 @@ def _said(modules: Sequence[Module], problem: str) -> str:
     """The first of the engine's errors, with file and line."""
     found = _ERROR.search(problem)
     if found is None:
-        return " ".join(problem.split()) or "the policies do not compile"
+        return " ".join(problem.split())
     place = _PLACE.search(problem)
     if place is None or int(place[1]) >= len(modules):
         return found[1]

@@ -4,7 +4,8 @@
 negated expression is worked out before it. The embedded engine takes the whole for undefined,
 so that ``not`` holds: who leaves a header field out would pass. So what is within is required in
 front of it: ``is_array([input.a]); not f(input.a)``. Only a name by itself, or compared by ``==``,
-may be undefined (tried with Open Policy Agent 1.22).
+may be undefined, and what is looked up in an object or array that is written there (tried with Open
+Policy Agent 1.22).
 """
 
 from __future__ import annotations
@@ -113,10 +114,14 @@ def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
 
     :param alone: whether it is all that is negated.
     """
-    if term[0].kind != NAME:
-        yield from _worth(term) if not alone or term[0].text in OPEN else ()
-        return
     place = 1
+    if term[0].text in OPEN:
+        # What is written down, and perhaps looked into: that, as of a name, may find nothing.
+        place = closing(term, 0) + 1
+        yield term[:place]
+    elif term[0].kind != NAME:
+        yield from _worth(term) if not alone else ()
+        return
     while place < len(term):
         word = term[place]
         if word.text not in OPEN:

@@ -4,8 +4,8 @@ Calls of it are rewritten before a module is compiled.
 
 - ``net.cidr_contains``: where a network that is written down is to have the visitor's address, the
   answer comes with the input (``within``); else the prelude's function is called. Its second
-  argument is an address, with or without a port. IPv4 and IPv6 are compared by their hexadecimal
-  digits.
+  argument is an address, with or without a port, or a network. IPv4 and IPv6 are compared by
+  their hexadecimal digits.
 - ``io.jwt.decode_verify``: the engine passes over constraints that it does not know, or that are
   no strings, and verifies HS256 with a ``cert``: who has read the public key could sign (tried).
 - ``regex.match`` with a pattern that is worked out: see :mod:`patterns`.
@@ -69,6 +69,18 @@ cidr_contains(network, address) := found if {{
     base := digits(parts[0])
     other := digits(host(address))
     found := same(base, other, length_of(parts, count(base) * 4))
+}}
+cidr_contains(network, inner) := found if {{
+    contains(inner, "/")
+    parts := split(network, "/")
+    others := split(inner, "/")
+    base := digits(parts[0])
+    other := digits(others[0])
+    length := length_of(parts, count(base) * 4)
+    found := [true, true] == [
+        length <= length_of(others, count(other) * 4),
+        same(base, other, length),
+    ]
 }}
 
 length_of(parts, most) := most if count(parts) == 1
@@ -145,6 +157,7 @@ groups(text) := array.concat(array.concat(left, middle), right) if {{
 }}
 
 decode_verify(token, constraints) := io.jwt.decode_verify(token, constraints) if {{
+    is_token(token)
     object.keys(constraints) - {{"alg", "aud", "cert", "iss", "secret", "time"}} == set()
     object.remove(constraints, ["time"]) == {{name: text |
         some name, text in constraints
@@ -156,7 +169,7 @@ decode_verify(token, constraints) := io.jwt.decode_verify(token, constraints) if
         substring(io.jwt.decode(token)[0].alg, 0, 2)
     ]
     object.keys(constraints) & {{"cert", "secret"}} == {{key}}
-}} else := [false, {{}}, {{}}]
+}} else := [false, {{}}, {{}}] if is_token(token)
 
 regex_match(pattern, text) := regex.match(pattern, text) if taken(pattern)
 regex_match(pattern, _) := unknown(pattern) if not taken(pattern)

@@ -46,6 +46,8 @@ class EngineDied(PolicyInvalid):
         how = f"dies ({signal.Signals(-status).name})" if status < 0 else f"ends ({status})"
         if status == -signal.SIGPROF:
             how = "takes too long"
+        elif status == 0:
+            how = "gives up"
         super().__init__(f"the embedded engine {how}")
         self.status = status
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.interfaces import Decision
 from exposr_tx.policy.compiled import Compiled
+from exposr_tx.policy.engine import NoReason
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.verdict import PLAIN
 
@@ -123,6 +124,8 @@ def serve(
     try:
         pairs, only = next(messages)
         compiled = Compiled([Source(*pair) for pair in pairs], only)
+    except NoReason:
+        return  # as where the engine dies: then files are tried one by one
     except PolicyInvalid as problem:
         connection.sendall(frame(("invalid", str(problem))))
         return

@@ -37,6 +37,14 @@ class LogTests(SynchronousTestCase):
             r'^\d\d:\d\d:\d\d\.250 INFO sending response id="a\\"b" code=200 \n$',
         )
 
+    def test_quotes(self) -> None:
+        """What is not printable is escaped as Go does, so that Go's own readers understand it."""
+        self.make().sent(b"1", b"GET", 'é"\\\x7f\x1b\0\a\n\x85\u202e\U000e0001😀')
+        self.assertIn(
+            'path="é\\"\\\\\\x7f\\x1b\\x00\\a\\n\\u0085\\u202e\\U000e0001😀" \n',
+            self.lines[0].decode(),
+        )
+
     def test_debug(self) -> None:
         """At the level debug the place of the call stands before the message."""
         self.make("debug").debug("waiting")

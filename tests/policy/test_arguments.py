@@ -34,7 +34,12 @@ HOLDS = (
     'object.union({"a": {"b": 1}}, {"a": 2}) == {"a": 2}',
     "time.parse_duration_ns(`1h`) > time.parse_duration_ns(`-2h`)",
     'sprintf("%s: %d of %v, %%", ["a", 1, [2]]) == "a: 1 of [2], %"',
+    'sprintf("%s:%s", [lower("GET"), input.header.Joined]) == "get:ab"',
+    'sprintf("%v:%v", [concat("", ["a", "b"]), 1]) == "ab:1"',
+    *('sprintf("%v:%v", [joined, "c"]) == "ab:c"', 'sprintf("%s", [upper("a")]) == "A"'),
     'json.filter({"a": {"b": 1, "c": 2}}, ["a/b"]) == {"a": {"b": 1}}',
+    'json.filter({"a": {"b": 1, "c": 2}}, [[lower("A"), lower("B")]]) == {"a": {"b": 1}}',
+    'json.remove({"ab": 1, "c": 2}, [concat("", ["a", "b"])]) == {"c": 2}',
     'json.remove({"a": [1, 2]}, [["a", 0], "b"]) == {"a": [2]}',
     'base64.decode("YSJi") == input.header.Quoted',
     'json.unmarshal(base64.decode(input.header.Role)).name == "\\"x\\""',
@@ -44,6 +49,18 @@ HOLDS = (
     'not object.subset({"b": 1}, {"a": ["x"]})',
     'regex.replace("abc", "(b)", "<$1>") == "a<b>c"',
     'json.unmarshal(`{"a": "x-0"}`).a == "x-0"',
+    *('not base64.decode("!!!")', 'not base64.decode("YWI")', 'not base64.decode("Y-_=")'),
+    *('not base64.decode("YWI=YWI=")', 'not base64.decode("====")', 'not base64.decode(`"x`)'),
+    *('base64url.decode("YWI") == "ab"', 'base64url.decode("YWI=") == "ab"'),
+    *('not base64url.decode("Y")', 'not base64url.decode("YQ=")', 'not base64url.decode("/w==")'),
+    *("base64.is_valid(``)", "not base64.is_valid(`YWI`)", "not base64.is_valid(`Y===`)"),
+    "not base64.is_valid([`a`, `b`, `c`, `d`])",
+    *("not urlquery.decode(`%zz`)", "not urlquery.decode(`a%4`)", "not urlquery.decode(`%`)"),
+    *("urlquery.decode(`%C3%a9+%25`) == `é %`", "not io.jwt.decode(`a.b.c`)"),
+    *("not io.jwt.decode(`e30.e30`)", "not io.jwt.decode(`e30=.e30.ab`)"),
+    *("not io.jwt.decode(`e30.W10.ab`)", 'io.jwt.decode(`e30.e30.ab`) == [{}, {}, "69"]'),
+    *("not io.jwt.verify_hs256(`a.b.c`, `k`)", "not io.jwt.verify_rs256(`.!.`, `k`)"),
+    "not io.jwt.decode_verify(`a.b.c`, {`secret`: `k`})",
 )
 #: Bodies of rules that have a result in Rego, which the engine would not find.
 FAILS = (
@@ -68,6 +85,8 @@ json_of := object.remove(json.unmarshal(replace(input.header.Json, "-0", "0")), 
 far := json_of.far
 
 empty := [1 | input.header.Nope]
+
+joined := concat("", ["a", "b"])
 """
 
 

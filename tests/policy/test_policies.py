@@ -394,6 +394,13 @@ class CidrTests(SynchronousTestCase):
             ("192.0.2.0/24", "unix", "denied"),
             ("2001:db8::/32", "2001:db8:::1", "denied"),
             ("2001:db8::/32", "2001:db8:1", "denied"),
+            ("10.0.0.0/8", "10.1.0.0/16", "allowed"),
+            ("10.0.0.0/8", "10.0.0.0/8", "allowed"),
+            ("10.1.0.0/16", "10.0.0.0/8", "denied"),
+            ("10.0.0.0/8", "11.0.0.0/16", "denied"),
+            ("10.0.0.0/8", "10.1.0.0/x", "denied"),
+            ("::/0", "10.0.0.0/8", "denied"),
+            ("2001:db8::/32", "2001:db8:1::/48", "allowed"),
         ):
             given = {"headers": {"network": [network], "ip": [ip]}}
             self.assertEqual(policies.evaluate("p", given).outcome, outcome, (network, ip))

@@ -80,5 +80,14 @@ class ProcessTests(SynchronousTestCase):
         self.assertTrue(str(problem).startswith("fatal.rego: the embedded engine dies (SIGABRT)"))
         self.assertIn("--policy-url", str(problem))
 
+    def test_without_a_reason(self) -> None:
+        """So it does where the engine does not compile a file and has nothing to say of it."""
+        text = 'package a\no.b := "a"\nallow if o[object.get(o, input.method, input.path)]\n'
+        sources = [Source("odd.rego", text), Source("p.rego", TEXT)]
+        problem = self.assertRaises(PolicyInvalid, start, sources, 2, [])
+        self.assertTrue(str(problem).startswith("odd.rego: the embedded engine gives up when"))
+        self.assertIn("write it in another way", str(problem))
+
+    test_without_a_reason.skip = SKIP  # type: ignore[attr-defined]
     test_where_it_starts.skip = test_evaluates.skip = SKIP  # type: ignore[attr-defined]
     test_long_values.skip = test_memory.skip = test_fatal.skip = SKIP  # type: ignore[attr-defined]
