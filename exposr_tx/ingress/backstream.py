@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from exposr_tx.addresses import host_port
@@ -36,6 +36,15 @@ _DENIED = "auth policy denied"
 _NOT_DECIDED = "failed auth policy evaluation"
 
 
+class Clients(Protocol):
+    """The clients of a backstream server."""
+
+    def virtual_host(self, host: str) -> VirtualHost: ...
+
+    def able(self, websocket: bool, length: int) -> IRoutes:
+        """They, as one of them is chosen for a request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backstream:
     """What ingress must know of backstream on its port.
@@ -47,7 +56,7 @@ class Backstream:
     :ivar on_sent: told of each request that goes to a client: to which one, its id, method, target.
     """
 
-    routes: IRoutes
+    routes: Clients
     takeover: ITakeover
     host: str | None = None
     code: int = 503
@@ -179,7 +188,7 @@ class BackstreamIngressFactory(HTTPIngressFactory):
         self._backstream = backstream
         self._guard = guard
         self._claimed = None if backstream.host is None else backstream.host.encode("ascii")
-        self._found: VirtualHost = backstream.routes.virtual_host("")  # type: ignore[assignment]
+        self._found = backstream.routes.virtual_host("")
         if self._claimed is None:
             # A UUID, as the Go server's; beside exposr the ids stand in its log, and are its.
             self._id_form = str(uuid4())[:24].encode("ascii") + b"%012x"
@@ -198,7 +207,8 @@ class BackstreamIngressFactory(HTTPIngressFactory):
             request = replace(request, authority=authority)
         if _joins(request):
             return _Join(visitor, request, request_id, backstream.takeover)
-        visit = (backstream, visitor, request, request_id, backstream.routes, self._found)
+        routes = backstream.routes.able(request.websocket, request.length or 0)
+        visit = (backstream, visitor, request, request_id, routes, self._found)
         if self._guard is None:
             return _Visit(*visit)
         guarded = _GuardedVisit(*visit)

@@ -8,8 +8,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.transport.backstream import exchange
+from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.test_backstream import Client, Server
-from tests.ingress.visiting import Wire
+from tests.ingress.visiting import Targets, Wire
 from tests.system.websockets import accept_key, frame
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -232,6 +233,17 @@ class WebsocketTests(SynchronousTestCase):
         self.assertIn(b"HTTP/1.1 50", waiting.taken())
         self.client.answer()
         self.assertIn(b"HTTP/1.1 501 ", self.server.visit(UPGRADE).taken())
+
+    def test_beside_ours(self) -> None:
+        """Where a client carries streams, an older one gets no websocket and no long body."""
+        self.server.visit()
+        self.client.answer()
+        native = Targets()
+        self.server.clients.plug(native)
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n"
+        for request in (UPGRADE, UPGRADE, head % (MAX_REQUEST_BODY + 1)) * 2:
+            self.server.visit(request)
+        self.assertEqual((len(self.client.sent), len(native.wires)), (1, 6))
 
     def test_visitor_leaves_first(self) -> None:
         """A websocket that nobody wants any more when it is there is closed again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -11,6 +12,7 @@ from exposr_tx.errors import StreamLimit, TunnelNotConnected
 from exposr_tx.interfaces import IAdmission, IRoutes, IUpstream, Origin, VirtualHost
 from exposr_tx.transport.backstream.exchange import Exchange
 from exposr_tx.transport.backstream.upstream import QUEUE, TUNNEL, JsonUpstream
+from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 
 __all__ = ["Clients"]
 
@@ -69,16 +71,32 @@ class Clients:
         """Every host is theirs; whose else it may be is asked before."""
         return self._vhost
 
+    def able(self, websocket: bool, length: int) -> IRoutes:
+        """These clients as one is chosen for a request that not every one of them can carry.
+
+        :param websocket: whether it asks for a websocket.
+        :param length: bytes of its body, as far as is known.
+        """
+        if length > MAX_REQUEST_BODY:
+            return _Able(self, lambda client: not isinstance(client, JsonUpstream))
+        if websocket:
+            return _Able(self, lambda client: getattr(client, "has_websockets", None) is not False)
+        return self
+
     def choose(self, tunnel_id: str) -> IUpstream:
         """The client for a request; raises TunnelNotConnected, or StreamLimit where each has
         as many requests as may wait."""
+        return self.choose_of(lambda _: True)
+
+    def choose_of(self, able: Callable[[IUpstream], bool]) -> IUpstream:
+        """The same of those that can carry it."""
         count = len(self._upstreams)
         best: IUpstream | None = None
         least = chosen = full = 0
         for step in range(1, count + 1):
             turn = (self._turn + step) % count
             upstream = self._upstreams[turn]
-            if not upstream.accepting:
+            if not upstream.accepting or not able(upstream):
                 continue
             load = upstream.load if isinstance(upstream, JsonUpstream) else 0
             if load > QUEUE:
@@ -92,4 +110,22 @@ class Clients:
             return best
         if full:
             raise StreamLimit("every client has as many requests as may wait")
-        raise TunnelNotConnected(tunnel_id)
+        raise TunnelNotConnected(TUNNEL)
+
+
+@implementer(IRoutes)
+class _Able:
+    """Clients, of which those are chosen that can carry a request, while there are any."""
+
+    def __init__(self, clients: Clients, able: Callable[[IUpstream], bool]) -> None:
+        self._clients = clients
+        self._able = able
+
+    def virtual_host(self, host: str) -> VirtualHost:
+        return self._clients.virtual_host(host)
+
+    def choose(self, tunnel_id: str) -> IUpstream:
+        try:
+            return self._clients.choose_of(self._able)
+        except TunnelNotConnected:
+            return self._clients.choose(tunnel_id)
