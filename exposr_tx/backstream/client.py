@@ -14,7 +14,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -26,6 +25,7 @@ from exposr_tx.client.exchanges import Destination, Exchanges
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.gate import Gate
 from exposr_tx.client.generation import Generation
+from exposr_tx.client.named import Named
 from exposr_tx.client.recording import recordings
 from exposr_tx.client.rewriting import Rules
 from exposr_tx.client.target import parse_target
@@ -104,7 +104,7 @@ class BackstreamClient:
 
         host = source.hostname or ""
         port = source.port or (443 if secure else 80)
-        endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+        endpoint: Any = Named(reactor, host, port, timeout=CONNECT_TIMEOUT)
         if secure:
             trust = Trust(options["server-ca"], not options["insecure-server"])
             endpoint = trust.secured(endpoint, host)

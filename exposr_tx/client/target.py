@@ -15,21 +15,18 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import idna
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
     clientFromString,
 )
-from twisted.internet.error import TimeoutError
-from twisted.python.failure import Failure
 
+from exposr_tx.client.named import Named
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import BadInput
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+    from twisted.internet.interfaces import IStreamClientEndpoint
 
 __all__ = ["Target", "looks_like_target", "parse_target"]
 
@@ -63,8 +60,6 @@ SCHEMES: dict[str, int | None] = {
 #: Seconds between the attempts at a name's addresses, also after a refusal: Twisted's 0.3 is
 #: what every stream to ``localhost`` would wait where only 127.0.0.1 listens and ::1 comes first.
 ATTEMPT_DELAY = 0.02
-#: Seconds for a connection to a target; Twisted's for each address.
-CONNECT_TIMEOUT = 30.0
 TLS_SCHEMES = frozenset({"https", "tls", "tcps", "wss"})
 HTTP_SCHEMES = frozenset({"http", "https", "ws", "wss"})
 #: Endpoint strings that may come from a server: those that only make a
@@ -134,26 +129,7 @@ class Target:
             return TCP4ClientEndpoint(reactor, self.host, self.port)
         if isIPv6Address(self.host.partition("%")[0]):
             return TCP6ClientEndpoint(reactor, self.host, self.port)
-        return _Named(reactor, self.host, self.port, attemptDelay=ATTEMPT_DELAY)
-
-
-class _Named(HostnameEndpoint):
-    """A host by its name, with a limit to the look-up too. Twisted's own has none, and never ends
-    where getaddrinfo fails with an OSError, as it does when no file descriptor is left."""
-
-    def __init__(self, reactor: Any, host: str, port: int, **more: Any) -> None:
-        super().__init__(reactor, host, port, **more)
-        self._timer = reactor
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = super().connect(protocolFactory)
-        return connecting.addTimeout(CONNECT_TIMEOUT, self._timer, _late)
-
-
-def _late(result: IProtocol | Failure, seconds: float) -> IProtocol:
-    if isinstance(result, Failure):
-        raise TimeoutError(f"not within {seconds:.0f} s")
-    return result
+        return Named(reactor, self.host, self.port, attemptDelay=ATTEMPT_DELAY)
 
 
 def _bad(text: str, problem: str) -> BadInput:
