@@ -117,7 +117,7 @@ def door(address: Address) -> Door:
     host = address.interface
     try:
         found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:  # the latter for what can be no name
         raise ExposrError(
             f"--addr: {host!r} is no address of this machine ({problem}); give one that "
             f"is, or only :{address.port} for all"

@@ -370,11 +370,12 @@ class StatusTests(SynchronousTestCase):
         return process.err[0]
 
     def test_usage(self) -> None:
-        """A wrong line, a policy that is not there, a taken port: one line on standard error,
-        status 1."""
+        """A wrong line, a policy that is not there, a host that can be none, a taken port: one line
+        on standard error, status 1."""
         self.assertIn("--nothing", self.fails("serve", "--nothing"))
         self.assertIn("somewhere", self.fails("serve", "-p", "somewhere"))
         self.assertIn("BACKSTREAM_POLICY", self.fails("s", BACKSTREAM_POLICY="x"))
+        self.assertIn("--addr", self.fails("s", "-a", ".:0"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.assertIn(str(port), self.fails("s", "-a", f"127.0.0.1:{port}"))
