@@ -14,7 +14,7 @@ import sys
 import threading
 import unittest
 from collections.abc import Callable
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -408,6 +408,30 @@ class StatusTests(SynchronousTestCase):
         wait_until(lambda: [x for x in lines() if x["msg"] == "sent HTTP response"], "a request")
         self.assertEqual(serve.stop(), 0)
         self.assertEqual(serve.out, [])
+
+    def test_end_of_the_terminal(self) -> None:
+        """With its terminal a client ends in good order; one with a log file opens that anew."""
+        words = ("client", "-s", "http://127.0.0.1:1", "-d", "http://127.0.0.1:1")
+        client = Process(self, command(*words), PLAIN)
+        client.wait_for_line("trying again")
+        self.assertEqual(client.stop(SIGHUP), 0)
+        client.wait_for_line("Quit signal received")
+
+        path = os.path.abspath(self.mktemp())
+        client = Process(self, command("-o", path, *words), PLAIN)
+
+        def says(text: str) -> bool:
+            if not os.path.exists(path):
+                return False
+            with open(path, encoding="utf-8") as stream:
+                return text in stream.read()
+
+        wait_until(lambda: says("trying again"), "its log")
+        os.rename(path, f"{path}.1")
+        client.process.send_signal(SIGHUP)
+        wait_until(lambda: os.path.exists(path), "a log anew")
+        self.assertEqual(client.stop(SIGTERM), 0)
+        self.assertTrue(says("Quit signal received"))
 
 
 class JsonClientTests(SynchronousTestCase):
