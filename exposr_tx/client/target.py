@@ -28,7 +28,7 @@ from exposr_tx.errors import BadInput
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
-__all__ = ["Target", "looks_like_target", "parse_target"]
+__all__ = ["Target", "ascii_host", "is_host", "looks_like_target", "parse_target"]
 
 #: Ports that need not be written, by scheme (protocol page C.10). None: must be written.
 SCHEMES: dict[str, int | None] = {
@@ -105,7 +105,7 @@ class Target:
         """``host[:port]``, without the scheme's default port; empty where there is no host."""
         if not self.port:
             return ""
-        host = f"[{self.host}]" if ":" in self.host else _ascii(self.host)
+        host = f"[{self.host}]" if ":" in self.host else ascii_host(self.host)
         return host if SCHEMES.get(self.scheme) == self.port else f"{host}:{self.port}"
 
     def endpoint(self, reactor: Any, trust: Trust) -> IStreamClientEndpoint:
@@ -177,7 +177,7 @@ def _of_url(text: str, scheme: str) -> Target:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise _bad(text, f"is not a valid URL: {error}") from None
-    if not host or not _is_host(host):
+    if not host or not is_host(host):
         raise _bad(text, f"names no valid host; write it like {scheme}://localhost:3000")
     if port == 0:
         raise _bad(text, "has no valid port; it must be from 1 to 65535")
@@ -187,16 +187,17 @@ def _of_url(text: str, scheme: str) -> Target:
     return Target(_normal(parts, scheme), scheme, host, port)
 
 
-def _ascii(host: str) -> str:
+def ascii_host(host: str) -> str:
     """A name as DNS has it; raises ValueError."""
     return idna.encode(host).decode("ascii") if not host.isascii() else host
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Whether a host can be one: an address without brackets, or a name."""
     if isIPAddress(host) or isIPv6Address(host.partition("%")[0]):
         return True
     try:
-        return _NAME.fullmatch(_ascii(host)) is not None
+        return _NAME.fullmatch(ascii_host(host)) is not None
     except ValueError:
         return False
 
@@ -205,7 +206,7 @@ def _normal(parts: SplitResult, scheme: str) -> str:
     """The URL as the Node client normalises it: lower case, no default port, a path of /."""
     user, at, _ = parts.netloc.rpartition("@")
     host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else _ascii(host)
+    host = f"[{host}]" if ":" in host else ascii_host(host)
     port = "" if parts.port in (None, SCHEMES[scheme]) else f":{parts.port}"
     path = parts.path or ("/" if scheme in HTTP_SCHEMES else "")
     url = f"{scheme}://{user}{at}{host}{port}{path}"

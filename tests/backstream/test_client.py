@@ -5,7 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.backstream.client import BackstreamClient
@@ -58,3 +59,29 @@ class ConnectTests(ClientTestCase):
         self.assertEqual(resolver.asked, ["server.test"] * 2)
         client.stop()
         self.assertEqual(self.successResultOf(status), 0)
+
+    def test_odd_letters(self) -> None:
+        """A name beyond ASCII, and letters that no request may have, reach the server escaped."""
+        for src, line, host in (
+            ("http://127.0.0.1/a b?x=\u00fc y", b"GET /a%20b?x=%C3%BC%20y ", b"127.0.0.1"),
+            ("http://127.0.0.1:80/%2F\x01?%zz=|", b"GET /%2F%01?%zz=| ", b"127.0.0.1:80"),
+            ("http://b\u00fccher.test:80/x", b"GET /x ", b"xn--bcher-kva.test:80"),
+            ("http://127.0.0.1/x\r\nX: y#z", b"GET /xX:%20y ", b"127.0.0.1"),
+            ("http://127.0.0.1?q", b"GET /?q ", b"127.0.0.1"),
+        ):
+            self.start(src)
+            self.reactor.advance(1)
+            transport = StringTransport()
+            transport.setTcpNoDelay = lambda enabled: None  # type: ignore[attr-defined]
+            factory = self.reactor.tcpClients[-1][2]
+            protocol = factory.buildProtocol(None)
+            assert protocol is not None
+            protocol.makeConnection(transport)
+            head = transport.value().split(b"\r\n")
+            self.assertEqual(head[:2], [line + b"HTTP/1.1", b"Host: " + host])
+
+    def test_no_host(self) -> None:
+        """A URL whose host can be none, or whose port, is refused before anything is tried."""
+        for src in ("http://.", "http://a b", f"http://{'x' * 64}.test", "http://h:0"):
+            error = self.assertRaises(UsageError, self.start, src)
+            self.assertIn(f"--src {src!r}: must have", str(error))
