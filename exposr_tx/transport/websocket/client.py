@@ -37,6 +37,8 @@ MAX_REFUSAL: Final = 16 * 1024
 _ERROR: Final = re.compile(rb'"error"\s*:\s*"(\w{1,64})"')
 _CHOSEN: Final = re.compile(rb"\r\nSec-WebSocket-Protocol:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _DIALECT: Final = re.compile(rb"\r\nExposr-Dialect:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\bchunked\b", re.IGNORECASE)
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -105,7 +107,10 @@ class ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
         error = _ERROR.search(body)
         length = _LENGTH.search(head)
         self.factory.refusal = UpgradeRefused(status, error[1].decode("ascii") if error else "")
-        complete = length is not None and len(body) >= int(length[1])
+        if _CHUNKED.search(head):
+            complete = (b"\r\n" + body).endswith(_LAST_CHUNK)
+        else:
+            complete = length is not None and len(body) >= int(length[1])
         if error or complete or len(body) > MAX_REFUSAL:
             self.abort("refused")
 
