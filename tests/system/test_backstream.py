@@ -346,7 +346,8 @@ class OursTests(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_tls(self) -> None:
-        """An https: server is verified: by its authority it is believed, else it is not."""
+        """An https: server is verified: by its authority and its name it is believed, else it is
+        not."""
         authority = Authority(self)
         pem = authority.certificate("localhost")
         listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
@@ -355,6 +356,10 @@ class OursTests(SynchronousTestCase):
         wary = Process(self, command(*words), PLAIN)
         wary.wait_for_line("failed to connect to server, trying again.*certificate")
         self.assertEqual(wary.stop(), 0)
+        elsewhere = [word.replace("localhost", "127.0.0.1") for word in words]
+        misled = Process(self, command(*elsewhere, "--server-ca", authority.path), PLAIN)
+        misled.wait_for_line("failed to connect to server, trying again.*not for this name")
+        self.assertEqual(misled.stop(), 0)
         trusting = Process(self, command(*words, "--server-ca", authority.path), PLAIN)
         trusting.wait_for_line("connected to server")
         self.assertEqual(trusting.stop(), 0)
