@@ -25,6 +25,7 @@ from exposr_tx.transport.websocket.backstream import FRAME
 from exposr_tx.wire.backstream import MAX_RESPONSE_MESSAGE
 from tests.system.certificates import Authority
 from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
+from tests.system.measures import MB, Growth
 from tests.system.targets import Gate, site
 from tests.system.websockets import accept, accept_key
 
@@ -560,6 +561,31 @@ class JsonServerTests(SynchronousTestCase):
         gate.opened.set()
         self.assertEqual(server.answer()["code"], 200)
         self.assertEqual(client.wait(), 0)
+
+    def test_memory_of_bodies(self) -> None:
+        """A body is out of the client's memory once it is answered, also where the destination
+        has not read it, or cannot be reached."""
+
+        over = threading.Event()
+
+        def hasty(connection: Visitor, _target: Target) -> None:
+            connection.read_until(b"\r\n\r\n")
+            connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            over.wait(120)
+
+        body = base64.b64encode(bytes(8 * MB)).decode()
+        there, away = Target(self, hasty), Target(self, hasty)
+        away.close()
+        self.addCleanup(over.set)
+        for target, code in ((there, 413), (away, 502)):
+            server = JsonServer(self)
+            client = connect(self, urlsplit(server.target.url).port or 0, target)
+            growth = Growth(client=client)
+            for number in range(12):
+                server.ask(id=str(number), method="POST", body=body)
+                self.assertEqual(server.answer()["code"], code)
+            growth.check(96 * MB)
+            self.assertEqual(client.stop(), 0)
 
     def test_query_in_path(self) -> None:
         """What follows a ? in the path is a query with a server that puts it there, tried once;
