@@ -122,10 +122,17 @@ def door(address: Address) -> Door:
             f"--addr: {host!r} is no address of this machine ({problem}); give one that "
             f"is, or only :{address.port} for all"
         ) from None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [_numeric(entry[4]) for entry in found]
     # As there: of both kinds, IPv4 comes first.
     chosen = next((one for one in addresses if ":" not in one), addresses[0])
     return tcp_door(("ingress",), address.port, chosen)
+
+
+def _numeric(address: tuple[Any, ...]) -> str:
+    """The address of a socket; one that is of a link has the link's number behind it."""
+    host, _port, *more = address
+    scope = more[1] if more else 0
+    return f"{host}%{scope}" if scope else str(host)
 
 
 def service(
