@@ -29,7 +29,14 @@ from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.policy.policies import AnyPolicies, open_policies
-from exposr_tx.service import Door, ServerService, check_pid_file, close_all, tcp_door
+from exposr_tx.service import (
+    Door,
+    ServerService,
+    check_pid_file,
+    close_all,
+    outlive_hang_ups,
+    tcp_door,
+)
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.native import MAX_STREAMS
@@ -150,6 +157,7 @@ def service(
     :param background: whether twistd has left its terminal.
     Raises ExposrError.
     """
+    outlive_hang_ups()
     keep_freed_memory()
     collect_rarely()
     use_monotonic_time(reactor)
