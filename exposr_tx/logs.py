@@ -106,6 +106,11 @@ class LogOutput:
     def __repr__(self) -> str:
         return f"<LogOutput {self._path or 'stdout'} {len(self._lines)} waiting {self._lost} lost>"
 
+    @property
+    def can_reopen(self) -> bool:
+        """Whether it is a file with a name."""
+        return self._path is not None
+
     def write(self, line: bytes) -> None:
         """Append one line, which ends in a newline. May be called in any thread."""
         lines = self._lines
@@ -140,7 +145,7 @@ class LogOutput:
 
     def reopen(self) -> None:
         """Open the file anew, as after its rotation. Standard output stays as it is."""
-        self._reopen = self._path is not None
+        self._reopen = self.can_reopen
         self._something.set()
 
     def _run(self) -> None:

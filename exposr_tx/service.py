@@ -42,7 +42,15 @@ from exposr_tx.errors import ExposrError
 from exposr_tx.lead import lead
 from exposr_tx.logs import LogOutput
 
-__all__ = ["Building", "Door", "ServerService", "check_pid_file", "close_all", "tcp_door"]
+__all__ = [
+    "Building",
+    "Door",
+    "ServerService",
+    "check_pid_file",
+    "close_all",
+    "outlive_hang_ups",
+    "tcp_door",
+]
 
 #: Connections that may wait to be accepted; the system's own limit is often lower.
 BACKLOG: Final = 1024
@@ -150,6 +158,13 @@ class Door:
             return f"unix:{self.address}"
         host = "127.0.0.1" if where.host in ("::", "0.0.0.0", "") else where.host
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{where.port}"
+
+
+def outlive_hang_ups() -> None:
+    """From now on SIGHUP does not end the process, which reads everything just now anyway; what
+    it asks for is done once the server has its own handler. (Not ignored: programs that this one
+    starts would be born so.)"""
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def close_all(doors: Iterable[Door]) -> Deferred[Any]:

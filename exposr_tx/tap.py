@@ -38,7 +38,14 @@ from exposr_tx.policy.clients import CLIENTS, ClientGuard, decided
 from exposr_tx.policy.policies import AnyPolicies, open_policies
 from exposr_tx.routing import Routes, Switchboard, VirtualHosts
 from exposr_tx.server_options import Options
-from exposr_tx.service import Door, ServerService, check_pid_file, close_all, tcp_door
+from exposr_tx.service import (
+    Door,
+    ServerService,
+    check_pid_file,
+    close_all,
+    outlive_hang_ups,
+    tcp_door,
+)
 from exposr_tx.storage import open_storage
 from exposr_tx.transport.backstream import TUNNEL, Clients
 from exposr_tx.transport.websocket import BackstreamEndpoint, WebsocketEndpoint
@@ -352,6 +359,7 @@ def makeService(options: Options) -> ServerService:
     """The server for a set of options, as ``twistd`` wants it."""
     from twisted.internet import reactor  # noqa: PLC0415
 
+    outlive_hang_ups()
     keep_freed_memory()
     collect_rarely()
     use_monotonic_time(reactor)

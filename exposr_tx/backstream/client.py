@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from string import punctuation
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -26,9 +26,10 @@ from exposr_tx.client.exchanges import Destination, Exchanges
 from exposr_tx.client.forward import Forward
 from exposr_tx.client.gate import Gate
 from exposr_tx.client.generation import Generation
+from exposr_tx.client.named import Named
 from exposr_tx.client.recording import recordings
 from exposr_tx.client.rewriting import Rules
-from exposr_tx.client.target import parse_target
+from exposr_tx.client.target import ascii_host, is_host, parse_target
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import ExposrError
 from exposr_tx.inspection.recorder import Recorder
@@ -51,6 +52,16 @@ CONNECT_TIMEOUT: Final = 10.0
 #: Statuses that say that the credentials on the line are wrong: who started it must change them.
 REFUSALS: Final = (401, 403)
 _WEBSOCKET: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+
+def _websocket_url(source: SplitResult) -> str:
+    """What is asked for: a name as DNS has it, and of path and query what may stand in a line."""
+    host = source.hostname or ""
+    authority = source.netloc
+    if not authority.isascii():
+        authority = ascii_host(host) + (f":{source.port}" if source.port else "")
+    target = source.path + (f"?{source.query}" if source.query else "")
+    return f"{_WEBSOCKET[source.scheme]}://{authority}{quote(target, safe=punctuation)}"
 
 
 class _Lines:
@@ -76,6 +87,7 @@ class BackstreamClient:
 
     :param random: the jitter's.
     :param recorder: told what passes between here and the destination.
+    :raises UsageError: the server's URL names no host; BadInput: the destination's.
     :ivar connect: connects to the destination.
     :ivar stopped: whether it was asked to stop.
     """
@@ -89,9 +101,11 @@ class BackstreamClient:
         recorder: Recorder | None = None,
     ) -> None:
         source = urlsplit(options["src"])
+        if source.port == 0 or not is_host(source.hostname or ""):
+            remedy = "must have a host's name or address, and a port from 1 to 65535 if any"
+            raise options.error("src", remedy)
         secure = source.scheme in ("https", "wss")
-        after = options["src"].split("://", 1)[1].partition("#")[0]
-        self._url = f"{_WEBSOCKET[source.scheme]}://{after}"
+        self._url = _websocket_url(source)
         self._reactor = reactor
         self._log = log
         self._random = random
@@ -104,7 +118,7 @@ class BackstreamClient:
 
         host = source.hostname or ""
         port = source.port or (443 if secure else 80)
-        endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+        endpoint: Any = Named(reactor, host, port, timeout=CONNECT_TIMEOUT)
         if secure:
             trust = Trust(options["server-ca"], not options["insecure-server"])
             endpoint = trust.secured(endpoint, host)

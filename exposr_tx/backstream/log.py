@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.addresses import host_port, unwrapped
+from exposr_tx.inspection.redaction import Redaction
 from exposr_tx.interfaces import IAccessLog
 from exposr_tx.logs import LogOutput, redact
 
@@ -50,6 +51,7 @@ _SHORT: Final = {c: rf"\{name}" for c, name in zip("\a\b\f\n\r\t\v", "abfnrtv", 
 #: Letters of a path whose form in lines is kept, as the same ones are asked for again and again.
 MAX_KEPT_PATH: Final = 256
 Fields = Mapping[str, Any]
+_URLS: Final = Redaction()
 
 
 def log_output(where: str) -> LogOutput:
@@ -185,9 +187,9 @@ class Log:
         if source:
             where = (source, "", 0)
         if self._is_text:
-            self._write(self._text(level, redact(message), shown, trace, where))
+            self._write(self._text(level, _clean(message), shown, trace, where))
         else:
-            self._write(self._json(level, redact(message), shown, where))
+            self._write(self._json(level, _clean(message), shown, where))
 
     def _text(
         self,
@@ -209,7 +211,7 @@ class Log:
             parts.append(f"{name}={text} ")
         line = "".join(parts) + "\n"
         if trace and self._stack:
-            line += "".join(f"\t{_one_line(row)}\n" for row in redact(trace).splitlines())
+            line += "".join(f"\t{_one_line(row)}\n" for row in _clean(trace).splitlines())
         return line.encode("utf-8", "backslashreplace")
 
     def _json(
@@ -249,7 +251,12 @@ def _shown(name: str, value: Any) -> Any:
         return value
     if name == "id":
         return str(value)  # a request's; the letters of some look like an account's number
-    return redact(value if isinstance(value, str) else str(value))
+    return _clean(value if isinstance(value, str) else str(value))
+
+
+def _clean(text: str) -> str:
+    """A text without credentials, those in the queries of URLs too."""
+    return redact(_URLS.url(text))
 
 
 def path_of(target: bytes) -> str:

@@ -20,7 +20,7 @@ from exposr_tx import __version__, policy_options
 from exposr_tx.client.folder_options import folder_parameters
 from exposr_tx.option_values import choice, comma_list, network, port, seconds, url
 from exposr_tx.options import EnvironOptions
-from exposr_tx.wire.backstream import is_field
+from exposr_tx.wire.backstream import is_field, tokens_only
 
 __all__ = ["Address", "ClientOptions", "CommandOptions", "ServeOptions", "Top", "command_line"]
 
@@ -243,8 +243,10 @@ class ClientOptions(CommandOptions):
             try:
                 self.headers.append(header(part))
             except ValueError as problem:
-                name = part.partition(":")[0][:64]
-                raise self.error("header", f"{name!r}: {problem}") from None
+                # What has no colon, or stands before it and is no name, may hold the value.
+                name = part.partition(":")[0].strip() if ":" in part else ""
+                shown = f"{name[:64]!r}: " if tokens_only(name) else ""
+                raise self.error("header", f"{shown}{problem}") from None
 
     opt_H = opt_header
 

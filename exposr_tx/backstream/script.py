@@ -108,8 +108,12 @@ def _connect(
         reactor.stop()
 
     def begin() -> None:
-        Interruption(reactor, client.stop).catch(signal.SIGINT, signal.SIGTERM)
-        signal.signal(signal.SIGHUP, lambda _number, _frame: output.reopen())
+        interruption = Interruption(reactor, client.stop)
+        interruption.catch(signal.SIGINT, signal.SIGTERM)
+        if output.can_reopen:
+            signal.signal(signal.SIGHUP, lambda _number, _frame: output.reopen())
+        elif signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # ignored under nohup
+            interruption.catch(signal.SIGHUP)  # its terminal is closed
         client.start().addBoth(finish)
 
     reactor.callLater(0, begin)

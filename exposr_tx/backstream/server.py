@@ -29,7 +29,14 @@ from exposr_tx.memory import collect_rarely, keep_freed_memory
 from exposr_tx.monotonic import use_monotonic_time
 from exposr_tx.policy.clients import ClientGuard
 from exposr_tx.policy.policies import AnyPolicies, open_policies
-from exposr_tx.service import Door, ServerService, check_pid_file, close_all, tcp_door
+from exposr_tx.service import (
+    Door,
+    ServerService,
+    check_pid_file,
+    close_all,
+    outlive_hang_ups,
+    tcp_door,
+)
 from exposr_tx.transport.backstream import TUNNEL, Clients, JsonUpstream
 from exposr_tx.transport.websocket import BackstreamEndpoint
 from exposr_tx.wire.native import MAX_STREAMS
@@ -117,15 +124,22 @@ def door(address: Address) -> Door:
     host = address.interface
     try:
         found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    except OSError as problem:
+    except (OSError, UnicodeError) as problem:  # the latter for what can be no name
         raise ExposrError(
             f"--addr: {host!r} is no address of this machine ({problem}); give one that "
             f"is, or only :{address.port} for all"
         ) from None
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = [_numeric(entry[4]) for entry in found]
     # As there: of both kinds, IPv4 comes first.
     chosen = next((one for one in addresses if ":" not in one), addresses[0])
     return tcp_door(("ingress",), address.port, chosen)
+
+
+def _numeric(address: tuple[Any, ...]) -> str:
+    """The address of a socket; one that is of a link has the link's number behind it."""
+    host, _port, *more = address
+    scope = more[1] if more else 0
+    return f"{host}%{scope}" if scope else str(host)
 
 
 def service(
@@ -143,6 +157,7 @@ def service(
     :param background: whether twistd has left its terminal.
     Raises ExposrError.
     """
+    outlive_hang_ups()
     keep_freed_memory()
     collect_rarely()
     use_monotonic_time(reactor)

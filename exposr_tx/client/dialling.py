@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import HostnameEndpoint
-
 from exposr_tx.client.answers import ServerUnreachable, unreachable
+from exposr_tx.client.named import Named
 from exposr_tx.client.trust import Trust
 from exposr_tx.transport.websocket import ClientConnection, ConnectFailed, UpgradeRefused, connect
 
@@ -98,4 +97,4 @@ class Dialler:
             raise unreachable(f"{parts.scheme}://{parts.netloc}", error) from None
 
     def _hostname(self, host: str, port: int) -> IStreamClientEndpoint:
-        return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
+        return Named(self._reactor, host, port, timeout=CONNECT_TIMEOUT)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from exposr_tx.errors import ExposrError, RemoteProtocolError, TargetFailed, TargetTimeout
 from exposr_tx.inspection.recording import Recording
@@ -46,6 +48,8 @@ TIME_LIMIT: Final = 300.0
 #: Seconds after which a websocket is refused: newer Go servers ask all their clients, take the
 #: first answer, and wait for 10. Another client's destination may take it.
 REFUSAL_WAIT: Final = 3.0
+#: Bytes of a request that are written before it is asked whether there is room for more.
+PIECE: Final = 65536
 #: Exchanges at once; while there are more, no message is read.
 MAX_AT_ONCE: Final = 64
 #: Websockets at once; more are refused.
@@ -94,29 +98,55 @@ class Destination:
         return lines
 
 
+@implementer(IPullProducer)
 class _Connection(TwistedProtocol):
-    """One exchange with the destination."""
+    """One exchange with the destination.
+
+    It and its transport stay in memory until the collector comes, which is not for long bodies:
+    so neither keeps one for longer than is needed.
+
+    :param request: gives the request away.
+    """
 
     transport: Any
 
     def __init__(
-        self, message: RequestMessage, request: bytes, recording: Recording | None
+        self, id: str, method: str, request: Callable[[], bytes], recording: Recording | None
     ) -> None:
-        self._message = message
+        self._id = id
         self._request = request
+        self._rest = memoryview(b"")
         self._recording = recording
         self._parser = ResponseParser()
-        self._parser.expect(message.method.encode("ascii"))
+        self._parser.expect(method.encode("ascii"))
         self._response: Response | None = None
         self._body: list[bytes] = []
         self._size = 0
         self.answer: Deferred[ResponseMessage] = Deferred(self._cancelled)
 
     def connectionMade(self) -> None:
-        request, self._request = self._request, b""
         if self._recording is not None:
             self._recording.connected()
-        self.transport.write(request)
+        request = self._request()
+        if len(request) <= PIECE:
+            self.transport.write(request)
+        else:
+            self._rest = memoryview(request)
+            self.transport.registerProducer(self, False)
+
+    # IPullProducer: the request
+
+    def resumeProducing(self) -> None:
+        piece, self._rest = self._rest[:PIECE], self._rest[PIECE:]
+        self.transport.write(bytes(piece))
+        if not self._rest:
+            self.stopProducing()
+            self.transport.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        self._rest = memoryview(b"")
+
+    # The response
 
     def dataReceived(self, data: bytes) -> None:
         if self.answer.called:
@@ -162,12 +192,12 @@ class _Connection(TwistedProtocol):
     def _succeed(self) -> None:
         response = self._response
         assert response is not None
-        body = b"".join(self._body)
+        body, self._body = b"".join(self._body), []
         fields = [(n.decode("ascii"), v.decode("utf-8", "replace")) for n, v in response.fields]
         length = response.declared if response.length == 0 else len(body)
         if length is not None and response.status != 204:
             fields.append(("Content-Length", str(length)))
-        answer = ResponseMessage(self._message.id, response.status, tuple(fields), body)
+        answer = ResponseMessage(self._id, response.status, tuple(fields), body)
         self.answer.callback(answer)
         self.transport.abortConnection()
 
@@ -186,12 +216,17 @@ class _Connections(Factory):
     def __init__(
         self, message: RequestMessage, request: bytes, recording: Recording | None
     ) -> None:
-        self._message = message
+        self._id, self._method = message.id, message.method
         self._request = request
         self._recording = recording
 
     def buildProtocol(self, addr: object) -> _Connection:
-        return _Connection(self._message, self._request, self._recording)
+        return _Connection(self._id, self._method, self.take, self._recording)
+
+    def take(self) -> bytes:
+        """The request, once."""
+        request, self._request = self._request, b""
+        return request
 
 
 class Events(Protocol):
@@ -400,17 +435,22 @@ class Exchanges:
             answer: ResponseMessage = await working
             return answer
         except Exception as raised:
-            error: Exception = raised
-            if late:
-                error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s")
-            elif self._given_up:
-                error = TargetFailed(self._given_up)
-            if recording is not None:
-                recording.ended(str(error) or type(error).__name__)
-            raise error from None
+            # Without a name here, by which this frame would keep itself, and with it the request.
+            raise self._reason(raised, bool(late), recording) from None
         finally:
+            connections.take()  # where nothing was connected
             if call.active():
                 call.cancel()
+
+    def _reason(self, error: Exception, late: bool, recording: Recording | None) -> Exception:
+        """Why there is no answer; the recording is told."""
+        if late:
+            error = TargetTimeout(f"no answer within {TIME_LIMIT:g} s")
+        elif self._given_up:
+            error = TargetFailed(self._given_up)
+        if recording is not None:
+            recording.ended(str(error) or type(error).__name__)
+        return error
 
 
 def _host(address: str) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from exposr_tx.client.named import Named
 from exposr_tx.client.trust import Trust
 
 if TYPE_CHECKING:
@@ -73,6 +73,6 @@ def agent_for(
         trust.roots()  # a bad file is told before the first call
 
     def by_name(host: str, port: int) -> IStreamClientEndpoint:
-        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
+        return Named(reactor, host, port, timeout=CONNECT_TIMEOUT)
 
     return Agent.usingEndpointFactory(reactor, Endpoints(trust, connector or by_name))

@@ -15,23 +15,20 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import idna
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
     clientFromString,
 )
-from twisted.internet.error import TimeoutError
-from twisted.python.failure import Failure
 
+from exposr_tx.client.named import Named
 from exposr_tx.client.trust import Trust
 from exposr_tx.errors import BadInput
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+    from twisted.internet.interfaces import IStreamClientEndpoint
 
-__all__ = ["Target", "looks_like_target", "parse_target"]
+__all__ = ["Target", "ascii_host", "is_host", "looks_like_target", "parse_target"]
 
 #: Ports that need not be written, by scheme (protocol page C.10). None: must be written.
 SCHEMES: dict[str, int | None] = {
@@ -63,8 +60,6 @@ SCHEMES: dict[str, int | None] = {
 #: Seconds between the attempts at a name's addresses, also after a refusal: Twisted's 0.3 is
 #: what every stream to ``localhost`` would wait where only 127.0.0.1 listens and ::1 comes first.
 ATTEMPT_DELAY = 0.02
-#: Seconds for a connection to a target; Twisted's for each address.
-CONNECT_TIMEOUT = 30.0
 TLS_SCHEMES = frozenset({"https", "tls", "tcps", "wss"})
 HTTP_SCHEMES = frozenset({"http", "https", "ws", "wss"})
 #: Endpoint strings that may come from a server: those that only make a
@@ -110,7 +105,7 @@ class Target:
         """``host[:port]``, without the scheme's default port; empty where there is no host."""
         if not self.port:
             return ""
-        host = f"[{self.host}]" if ":" in self.host else _ascii(self.host)
+        host = f"[{self.host}]" if ":" in self.host else ascii_host(self.host)
         return host if SCHEMES.get(self.scheme) == self.port else f"{host}:{self.port}"
 
     def endpoint(self, reactor: Any, trust: Trust) -> IStreamClientEndpoint:
@@ -134,26 +129,7 @@ class Target:
             return TCP4ClientEndpoint(reactor, self.host, self.port)
         if isIPv6Address(self.host.partition("%")[0]):
             return TCP6ClientEndpoint(reactor, self.host, self.port)
-        return _Named(reactor, self.host, self.port, attemptDelay=ATTEMPT_DELAY)
-
-
-class _Named(HostnameEndpoint):
-    """A host by its name, with a limit to the look-up too. Twisted's own has none, and never ends
-    where getaddrinfo fails with an OSError, as it does when no file descriptor is left."""
-
-    def __init__(self, reactor: Any, host: str, port: int, **more: Any) -> None:
-        super().__init__(reactor, host, port, **more)
-        self._timer = reactor
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        connecting = super().connect(protocolFactory)
-        return connecting.addTimeout(CONNECT_TIMEOUT, self._timer, _late)
-
-
-def _late(result: IProtocol | Failure, seconds: float) -> IProtocol:
-    if isinstance(result, Failure):
-        raise TimeoutError(f"not within {seconds:.0f} s")
-    return result
+        return Named(reactor, self.host, self.port, attemptDelay=ATTEMPT_DELAY)
 
 
 def _bad(text: str, problem: str) -> BadInput:
@@ -201,7 +177,7 @@ def _of_url(text: str, scheme: str) -> Target:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise _bad(text, f"is not a valid URL: {error}") from None
-    if not host or not _is_host(host):
+    if not host or not is_host(host):
         raise _bad(text, f"names no valid host; write it like {scheme}://localhost:3000")
     if port == 0:
         raise _bad(text, "has no valid port; it must be from 1 to 65535")
@@ -211,16 +187,17 @@ def _of_url(text: str, scheme: str) -> Target:
     return Target(_normal(parts, scheme), scheme, host, port)
 
 
-def _ascii(host: str) -> str:
+def ascii_host(host: str) -> str:
     """A name as DNS has it; raises ValueError."""
     return idna.encode(host).decode("ascii") if not host.isascii() else host
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Whether a host can be one: an address without brackets, or a name."""
     if isIPAddress(host) or isIPv6Address(host.partition("%")[0]):
         return True
     try:
-        return _NAME.fullmatch(_ascii(host)) is not None
+        return _NAME.fullmatch(ascii_host(host)) is not None
     except ValueError:
         return False
 
@@ -229,7 +206,7 @@ def _normal(parts: SplitResult, scheme: str) -> str:
     """The URL as the Node client normalises it: lower case, no default port, a path of /."""
     user, at, _ = parts.netloc.rpartition("@")
     host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else _ascii(host)
+    host = f"[{host}]" if ":" in host else ascii_host(host)
     port = "" if parts.port in (None, SCHEMES[scheme]) else f":{parts.port}"
     path = parts.path or ("/" if scheme in HTTP_SCHEMES else "")
     url = f"{scheme}://{user}{at}{host}{port}{path}"

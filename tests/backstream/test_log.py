@@ -71,8 +71,12 @@ class LogTests(SynchronousTestCase):
         log = self.make(text=False)
         log.info("x", Authorization="Bearer s3cret", cookie="s3cret", url="ws://h/?token=s3cret")
         log.error("Authorization: Bearer s3cret")
+        for name in ("access_token", "api_key", "key", "sig", "X-Amz-Signature", "password"):
+            log.info("x", url=f"wss://h/?a=b&{name}=s3cret&c=d")
+        log.error("failed", error="no answer from http://user:s3cret@h/")
         self.assertNotIn(b"s3cret", b"".join(self.lines))
         self.assertEqual(self.json()[0]["Authorization"], "[REDACTED]")
+        self.assertEqual(self.json()[2]["url"], "wss://h/?a=b&access_token=[redacted]&c=d")
 
     def test_id(self) -> None:
         """A request's id stays whole, even one that looks like an account's number."""

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from exposr_tx.client.answers import ServerUnreachable
 from exposr_tx.client.dialling import Dialler
 from exposr_tx.client.trust import Trust
+from tests.client.test_target import Silent
 
 
 class Endpoint:
@@ -48,3 +49,15 @@ class DiallerTests(SynchronousTestCase):
         failure = self.failureResultOf(dialling, ServerUnreachable)
         self.assertIn("ws://server.test opens no websocket", str(failure.value))
         self.assertNotIn("secret", str(failure.value))
+
+    def test_look_up_without_end(self) -> None:
+        """A server's name whose look-up never ends is one that cannot be reached now."""
+        reactor = MemoryReactorClock()
+        reactor.installNameResolver(Silent())
+        dialler = Dialler(reactor, Trust(None, True), "http://server.test", self.fail)
+        url = "ws://server.test/v1/tunnel/name/ws-endpoint?t=secret"
+        dialling = Deferred.fromCoroutine(dialler.dial(url, Factory.forProtocol(Protocol)))
+        reactor.advance(29)
+        self.assertNoResult(dialling)
+        reactor.advance(1)
+        self.failureResultOf(dialling, ServerUnreachable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -11,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from exposr_tx.client import exchanges
-from exposr_tx.client.exchanges import MAX_AT_ONCE, TIME_LIMIT, Destination, Exchanges
+from exposr_tx.client.exchanges import MAX_AT_ONCE, PIECE, TIME_LIMIT, Destination, Exchanges
 from exposr_tx.inspection.recorder import Recorder
 from exposr_tx.wire.backstream import RequestMessage, ResponseMessage
 from tests.ingress.visiting import Wire
@@ -121,6 +122,23 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual((answer.id, answer.code, answer.body), ("1", 201, b"ok"))
         self.assertEqual(answer.fields, (("X-B", "1"), ("X-B", "2"), ("Content-Length", "2")))
         self.assertEqual(self.rig.told, ["asked", "answering 201"])
+
+    def test_long_request(self) -> None:
+        """A long request is written as the destination takes it, and all of it."""
+        body = bytes(range(256)) * 1024
+        self.rig.ask(method="POST", body=b64encode(body).decode())
+        (wire,) = self.rig.wires
+        self.assertEqual(wire.value(), b"")
+        before = 0
+        while wire.producer is not None:
+            wire.producer.resumeProducing()
+            self.assertLessEqual(len(wire.value()) - before, PIECE)
+            before = len(wire.value())
+        head, _, written = wire.value().partition(b"\r\n\r\n")
+        self.assertIn(b"Content-Length: %d" % len(body), head)
+        self.assertEqual(written, body)
+        self.rig.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual(self.rig.sent[0].code, 200)
 
     def test_question_mark(self) -> None:
         """A ? in the path begins a query where the server is a newer one, else it is one that the

@@ -121,11 +121,18 @@ class ParseTargetTests(SynchronousTestCase):
 
 @implementer(IHostnameResolver)
 class Silent:
-    """Finds nothing, and does not say so."""
+    """Finds nothing, and does not say so.
+
+    :ivar asked: the names that were to be found.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
 
     def resolveHostName(
         self, resolutionReceiver: Any, hostName: str, *more: Any, **other: Any
     ) -> Any:
+        self.asked.append(hostName)
         return resolutionReceiver
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import unittest
 from collections.abc import Callable
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -25,6 +25,7 @@ from exposr_tx.transport.websocket.backstream import FRAME
 from exposr_tx.wire.backstream import MAX_RESPONSE_MESSAGE
 from tests.system.certificates import Authority
 from tests.system.harness import Process, Scope, Server, Target, Visitor, twistd, wait_until
+from tests.system.measures import MB, Growth
 from tests.system.targets import Gate, site
 from tests.system.websockets import accept, accept_key
 
@@ -348,7 +349,8 @@ class OursTests(SynchronousTestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_tls(self) -> None:
-        """An https: server is verified: by its authority it is believed, else it is not."""
+        """An https: server is verified: by its authority and its name it is believed, else it is
+        not."""
         authority = Authority(self)
         pem = authority.certificate("localhost")
         listen = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
@@ -357,6 +359,10 @@ class OursTests(SynchronousTestCase):
         wary = Process(self, command(*words), PLAIN)
         wary.wait_for_line("failed to connect to server, trying again.*certificate")
         self.assertEqual(wary.stop(), 0)
+        elsewhere = [word.replace("localhost", "127.0.0.1") for word in words]
+        misled = Process(self, command(*elsewhere, "--server-ca", authority.path), PLAIN)
+        misled.wait_for_line("failed to connect to server, trying again.*not for this name")
+        self.assertEqual(misled.stop(), 0)
         trusting = Process(self, command(*words, "--server-ca", authority.path), PLAIN)
         trusting.wait_for_line("connected to server")
         self.assertEqual(trusting.stop(), 0)
@@ -372,11 +378,12 @@ class StatusTests(SynchronousTestCase):
         return process.err[0]
 
     def test_usage(self) -> None:
-        """A wrong line, a policy that is not there, a taken port: one line on standard error,
-        status 1."""
+        """A wrong line, a policy that is not there, a host that can be none, a taken port: one line
+        on standard error, status 1."""
         self.assertIn("--nothing", self.fails("serve", "--nothing"))
         self.assertIn("somewhere", self.fails("serve", "-p", "somewhere"))
         self.assertIn("BACKSTREAM_POLICY", self.fails("s", BACKSTREAM_POLICY="x"))
+        self.assertIn("--addr", self.fails("s", "-a", ".:0"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.assertIn(str(port), self.fails("s", "-a", f"127.0.0.1:{port}"))
@@ -409,6 +416,30 @@ class StatusTests(SynchronousTestCase):
         wait_until(lambda: [x for x in lines() if x["msg"] == "sent HTTP response"], "a request")
         self.assertEqual(serve.stop(), 0)
         self.assertEqual(serve.out, [])
+
+    def test_end_of_the_terminal(self) -> None:
+        """With its terminal a client ends in good order; one with a log file opens that anew."""
+        words = ("client", "-s", "http://127.0.0.1:1", "-d", "http://127.0.0.1:1")
+        client = Process(self, command(*words), PLAIN)
+        client.wait_for_line("trying again")
+        self.assertEqual(client.stop(SIGHUP), 0)
+        client.wait_for_line("Quit signal received")
+
+        path = os.path.abspath(self.mktemp())
+        client = Process(self, command("-o", path, *words), PLAIN)
+
+        def says(text: str) -> bool:
+            if not os.path.exists(path):
+                return False
+            with open(path, encoding="utf-8") as stream:
+                return text in stream.read()
+
+        wait_until(lambda: says("trying again"), "its log")
+        os.rename(path, f"{path}.1")
+        client.process.send_signal(SIGHUP)
+        wait_until(lambda: os.path.exists(path), "a log anew")
+        self.assertEqual(client.stop(SIGTERM), 0)
+        self.assertTrue(says("Quit signal received"))
 
 
 class JsonClientTests(SynchronousTestCase):
@@ -571,6 +602,31 @@ class JsonServerTests(SynchronousTestCase):
         gate.opened.set()
         self.assertEqual(server.answer()["code"], 200)
         self.assertEqual(client.wait(), 0)
+
+    def test_memory_of_bodies(self) -> None:
+        """A body is out of the client's memory once it is answered, also where the destination
+        has not read it, or cannot be reached."""
+
+        over = threading.Event()
+
+        def hasty(connection: Visitor, _target: Target) -> None:
+            connection.read_until(b"\r\n\r\n")
+            connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            over.wait(120)
+
+        body = base64.b64encode(bytes(8 * MB)).decode()
+        there, away = Target(self, hasty), Target(self, hasty)
+        away.close()
+        self.addCleanup(over.set)
+        for target, code in ((there, 413), (away, 502)):
+            server = JsonServer(self)
+            client = connect(self, urlsplit(server.target.url).port or 0, target)
+            growth = Growth(client=client)
+            for number in range(12):
+                server.ask(id=str(number), method="POST", body=body)
+                self.assertEqual(server.answer()["code"], code)
+            growth.check(96 * MB)
+            self.assertEqual(client.stop(), 0)
 
     def test_query_in_path(self) -> None:
         """What follows a ? in the path is a query with a server that puts it there, tried once;

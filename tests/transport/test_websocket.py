@@ -810,6 +810,20 @@ class Client(SynchronousTestCase):
             assert isinstance(error, UpgradeRefused)
             self.assertEqual((error.http_status, error.error), (401, ""))
 
+    def test_refusal_in_chunks(self) -> None:
+        """A refusal is told as soon as it is complete, though the server keeps the connection."""
+        for last in (b"0\r\n\r\n", b"5\r\nsorry\r\n0\r\n\r\n"):
+            self.wire.dropped = False
+            connecting = self.dial()
+            self.receive(b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self.receive(last[:-1])
+            self.assertFalse(self.wire.dropped)
+            self.receive(last[-1:])
+            self.assertTrue(self.wire.dropped)
+            self.lose()
+            error = self.failureResultOf(connecting, UpgradeRefused).value
+            self.assertEqual(error.http_status, 403)
+
     def test_silent_refusal(self) -> None:
         """A refusal whose body never comes does not hang."""
         connecting = self.dial()

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from exposr_tx.errors import ExposrError
 from exposr_tx.transport.session import Session
@@ -37,6 +39,10 @@ MAX_REFUSAL: Final = 16 * 1024
 _ERROR: Final = re.compile(rb'"error"\s*:\s*"(\w{1,64})"')
 _CHOSEN: Final = re.compile(rb"\r\nSec-WebSocket-Protocol:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
 _DIALECT: Final = re.compile(rb"\r\nExposr-Dialect:([^\r\n]*)(?=\r\n)", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\bchunked\b", re.IGNORECASE)
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
+#: service-identity's errors; without TLS it is not loaded.
+_IDENTITY: Final = ("VerificationError", "CertificateError")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -105,7 +111,10 @@ class ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
         error = _ERROR.search(body)
         length = _LENGTH.search(head)
         self.factory.refusal = UpgradeRefused(status, error[1].decode("ascii") if error else "")
-        complete = length is not None and len(body) >= int(length[1])
+        if _CHUNKED.search(head):
+            complete = (b"\r\n" + body).endswith(_LAST_CHUNK)
+        else:
+            complete = length is not None and len(body) >= int(length[1])
         if error or complete or len(body) > MAX_REFUSAL:
             self.abort("refused")
 
@@ -115,6 +124,14 @@ class ClientProtocol(Carrier, WebSocketClientProtocol):  # type: ignore[misc]
         self.session = connection.session = self.factory.make_session(self)
         self.session.start()
         self.factory.opened.callback(connection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if type(reason.value).__name__ in _IDENTITY and self.wasNotCleanReason is None:
+            # Autobahn knows OpenSSL's errors, but not these.
+            self.wasNotCleanReason = (
+                f"the certificate of the server is not for this name ({reason.value})"
+            )
+        super().connectionLost(reason)
 
     def onClose(self, clean: bool, code: int | None, reason: str | None) -> None:
         super().onClose(clean, code, reason)
