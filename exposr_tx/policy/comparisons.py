@@ -6,7 +6,9 @@ knows that of numbers and of strings among themselves; of others it says the con
 compares, unless both are numbers for certain. ``==`` that does not hold is undefined to the engine,
 and not false, as an argument of a function and as an operand: there it is refused. So is ``-``
 beside ``&`` or ``|`` without brackets: Rego works it out first, and the engine last, for which
-``blocked | suspended - exempt`` has nobody who is exempt (tried).
+``blocked | suspended - exempt`` has nobody who is exempt (tried). ``=`` beside a constant gives
+the name on its other side that value, whatever it has already: ``x := input.method; x = "GET"``
+holds for everybody (tried). Beside what is looked up it compares: ``x = ["GET"][0]``.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.arguments import wary
-from exposr_tx.policy.expressions import OPERATORS, called, closing, comprehension, opening
+from exposr_tx.policy.expressions import (
+    OPERATORS,
+    called,
+    closing,
+    comprehension,
+    heads,
+    opening,
+)
 from exposr_tx.policy.prelude import PACKAGE
-from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
+from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["check_differences", "check_equality", "ordered"]
+__all__ = ["check_differences", "check_equality", "ordered", "unified"]
 
 _ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
 #: What stands between expressions, and is in none.
@@ -31,6 +40,8 @@ _BETWEEN: Final = frozenset(
     }
 )
 _ARITHMETIC: Final = ("+", "*", "/", "%")
+#: What a constant may be made of, besides strings and numbers.
+_CONSTANTS: Final = frozenset({"true", "false", "null", "set", "-", ",", ":", *OPEN, *CLOSE})
 #: Functions that give numbers, or fail.
 _NUMBERS: Final = frozenset(
     {
@@ -65,6 +76,25 @@ def ordered(text: str, found: Sequence[Word]) -> str:
             (found[end - 1].end, found[end - 1].end, ")"),
         ]
     return edited(text, sorted(edits))
+
+
+def unified(text: str, found: Sequence[Word]) -> str:
+    """A module's text in which ``=`` compares a constant with what a name has. Lines stay where
+    they are."""
+    bars, starts = _bars(found), {*heads(found)}
+    edits: list[tuple[int, int, str]] = []
+    for place, word in enumerate(found):
+        if word.kind != SIGN or word.text != "=":
+            continue
+        begin, end = _begin(found, place, bars), _end(found, place, bars)
+        if begin == place or begin in starts or found[begin].text == "default":
+            continue  # the value of a rule
+        for first, past in ((begin, place), (place + 1, end)):
+            if _is_constant(found[first:past]):
+                edits.append((found[first].start, found[first].start, "["))
+                edits.append((found[past - 1].end, found[past - 1].end, "][0]"))
+                break
+    return edited(text, edits)
 
 
 def _bars(found: Sequence[Word]) -> Set[int]:
@@ -147,6 +177,11 @@ def _end(found: Sequence[Word], place: int, bars: Set[int]) -> int:
 def _goes_on(found: Sequence[Word], place: int) -> bool:
     """Whether a line that begins at a place goes on with the one before."""
     return found[place].text in OPERATORS or found[place - 1].text in OPERATORS
+
+
+def _is_constant(term: Sequence[Word]) -> bool:
+    """Whether nothing of a term is to be found out."""
+    return all(word.kind not in (NAME, SIGN) or word.text in _CONSTANTS for word in term)
 
 
 def _is_number(term: Sequence[Word]) -> bool:

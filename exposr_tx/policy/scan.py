@@ -18,7 +18,12 @@ from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.closures import captured
-from exposr_tx.policy.comparisons import check_differences, check_equality, ordered
+from exposr_tx.policy.comparisons import (
+    check_differences,
+    check_equality,
+    ordered,
+    unified,
+)
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.expressions import closing, heads, split
 from exposr_tx.policy.failing import guarded
@@ -159,7 +164,8 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
     text = captured(text, found, within)
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
-    return required(text, words(path, text))
+    text = required(text, words(path, text))
+    return unified(text, words(path, text))
 
 
 def check(modules: Sequence[Module]) -> None:

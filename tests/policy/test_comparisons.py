@@ -35,6 +35,27 @@ HOLDS = {
     "null <= null": False,  # no order is known: the evaluation fails
 }
 
+#: The same for the method POST, with ``=`` beside constants.
+UNIFIED = {
+    'x := input.method; x = "GET"': False,
+    'x := input.method; x = "POST"': True,
+    'x := input.method; "GET" = x': False,
+    'some x in [input.method]; x = "GET"': False,
+    "x := count(input.method); x =\n 3": False,
+    "x := input.method; y := x; y = `GET`": False,
+    'x := input.method; x = ["GET"]': False,
+    'x := {"a": input.method}; {"a": "GET"} = x': False,
+    'x := input.method; not x = "GET"': True,
+    'x := input.method == "GET"; x = false': True,
+    "x := -3; x = -4": False,
+    'count([1 | x := input.method; x = "GET"]) == 0': True,
+    'method = "GET"': False,
+    '"POST" = method': True,
+    'imported = "GET"': False,
+    'x = "POST"; x == input.method': True,
+    '[x, "POST"] = ["POST", method]; x = method': True,
+}
+
 
 class ComparisonTests(SynchronousTestCase):
     """``<`` and its like, and ``==``."""
@@ -53,6 +74,26 @@ class ComparisonTests(SynchronousTestCase):
             text: policies.evaluate(f"a{number}", given).allow for number, text in enumerate(HOLDS)
         }
         self.assertEqual(decided, HOLDS)
+
+    def test_unification(self) -> None:
+        """``=`` compares a constant with what a variable, a rule or what is imported has already,
+        and gives it to a variable that has none; the engine gave it to all of them."""
+        begin = "import input.method as imported\nmethod := input.method\n"
+        files = {
+            f"a{number}": f"package a{number}\n{begin}allow if {{ {text} }}\n"
+            for number, text in enumerate(UNIFIED)
+        }
+        policies = compiled(Folder(self, **files))
+        decided = {
+            text: policies.evaluate(f"a{number}", {"method": "POST"}).allow
+            for number, text in enumerate(UNIFIED)
+        }
+        self.assertEqual(decided, UNIFIED)
+
+    def test_values_of_rules(self) -> None:
+        """Where = gives a rule its value, it stays as it is."""
+        text = "package a\ndefault b = 1\nc = [1]\nf(x) = 2 if x else = 3\nd[1] = 4\n"
+        self.assertEqual(scan(Source("a", text)).text, text)
 
     def test_text(self) -> None:
         """Numbers are compared as they are, and lines stay."""
