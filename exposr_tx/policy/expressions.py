@@ -131,7 +131,7 @@ def expression_end(words: Sequence[Word], place: int) -> int:
         word = words[at]
         if at > place:
             before = words[at - 1]
-            goes_on = word.text in OPERATORS or before.text in OPERATORS or word.text == "("
+            goes_on = word.text in OPERATORS or before.text in OPERATORS
             if word.text in (";", "else", "if", "with", *CLOSE) or (word.first and not goes_on):
                 break
         at = closing(words, at) + 1 if word.text in OPEN else at + 1

@@ -260,9 +260,6 @@ def _judge(
     parts = reference.parts
     following = found[reference.past] if reference.past < len(found) else None
     called = following is not None and following.text == "("
-    if called and following is not None and following.first:
-        # Brackets on a line of their own; only what could be nothing but a function counts.
-        called = parts[0] in _FAMILIES
     given = _arguments(found, reference.past) if called else []
     arguments = len(given)
     if head and not called:
