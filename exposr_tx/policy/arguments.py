@@ -24,11 +24,13 @@ LOOKING: Final = {
     **dict.fromkeys(("bits.negate", "base64.decode", "base64.encode", "base64url.decode"), 1),
     **dict.fromkeys(("base64url.encode", "base64url.encode_no_pad", "ceil", "floor", "round"), 1),
     **dict.fromkeys(("crypto.md5", "crypto.sha1", "crypto.sha256", "hex.decode", "hex.encode"), 1),
-    **dict.fromkeys(("object.union_n", "time.parse_duration_ns", "urlquery.encode"), 1),
+    **dict.fromkeys(("object.union_n", "time.parse_duration_ns", "trim_space"), 1),
+    **dict.fromkeys(("urlquery.encode",), 1),
     **dict.fromkeys(("bits.and", "bits.lsh", "bits.or", "bits.rsh", "bits.xor"), 2),
     **dict.fromkeys(("crypto.hmac.md5", "crypto.hmac.sha1", "crypto.hmac.sha256"), 2),
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),
     **dict.fromkeys(("object.subset", "object.union", "sprintf"), 2),
+    **dict.fromkeys(("trim", "trim_left", "trim_right"), 2),
     **dict.fromkeys(("glob.match", "replace"), 3),
 }
 
@@ -73,6 +75,10 @@ _OF_TEXT: Final = (
 _OF_TEXT_AND_KEY: Final = tuple(
     f"crypto.hmac.{name}" for name in ("md5", "sha1", "sha256", "sha512")
 )
+#: What takes characters away gives the rest without its escapes: it equals no literal, and a quote
+#: in it ends the text where it stands in a result, so that what a visitor writes behind it would be
+#: members of the decision (tried: "allow": true).
+_TRIMMING: Final = ("trim", "trim_left", "trim_right")
 _OF_TWO_NUMBERS: Final = tuple(f"bits.{name}" for name in ("and", "or", "rsh", "xor"))
 
 #: Numbers as Rego takes them.
@@ -82,7 +88,12 @@ _FORWARDING: Final = "".join(
     [
         *(
             f"{wary(name)}(text) := {name}(text) if is_plain(text) else := unknown(text)\n"
-            for name in _OF_TEXT
+            for name in (*_OF_TEXT, "trim_space")
+        ),
+        *(
+            f"{wary(name)}(text, marks) := {name}(text, marks) if {{\n"
+            "    is_plain(text)\n} else := unknown(text)\n"
+            for name in _TRIMMING
         ),
         *(
             f"{wary(name)}(text, key) := {name}(text, key) if {{\n"

@@ -44,6 +44,12 @@ HOLDS = (
     'not object.subset({"b": 1}, {"a": ["x"]})',
     'regex.replace("abc", "(b)", "<$1>") == "a<b>c"',
     'json.unmarshal(`{"a": "x-0"}`).a == "x-0"',
+    *(
+        'trim("/é/", "/") == "é"',
+        'trim_left("tab", "\\t") == "tab"',
+        'trim_right("a  ", " ") == "a"',
+    ),
+    'trim_space(" a\'b ") == "a\'b"',
 )
 #: Bodies of rules that have a result in Rego, which the engine would not find.
 FAILS = (
@@ -61,6 +67,8 @@ FAILS = (
     *('hex.decode("226122") == "a"', "crypto.hmac.sha256(`a`, input.header.Quoted) == `x`"),
     *("time.parse_duration_ns(input.header.Spent) < 1", "json.unmarshal(`-0`) == 1"),
     'json.unmarshal(`{"level": -0}`).level == 1',
+    *("trim(input.header.Quoted, `/`) == `x`", "trim_left(input.header.Quoted, `/`) == `x`"),
+    *("trim_right(input.header.Quoted, `/`) == `x`", "trim_space(input.header.Quoted) == `x`"),
 )
 RULES = """
 json_of := object.remove(json.unmarshal(replace(input.header.Json, "-0", "0")), ["x"])
@@ -94,7 +102,16 @@ class ArgumentsTests(SynchronousTestCase):
         """What it does not, denies: though a rule says not to it, nobody passes."""
         self.assertEqual(self.decided(FAILS, "not"), dict.fromkeys(FAILS, "error"))
 
-    test_holds.skip = test_fails.skip = SKIP  # type: ignore[attr-defined]
+    def test_members(self) -> None:
+        """What a visitor writes is a text of the decision, and never another member of it."""
+        text = 'x","allow":true,"reason":"'
+        for name in ("trim(text, `/`)", "trim_space(text)", "concat(``, [text])", "lower(text)"):
+            rule = f'allow := {{"allow": false, "reason": {name}}} if text := input.header.A\n'
+            policies = compiled(Folder(self, a=f"package a\n{rule}"))
+            decision = policies.evaluate("a", {"header": {"A": text}})
+            self.assertEqual((name, decision.allow), (name, False))
+
+    test_holds.skip = test_fails.skip = test_members.skip = SKIP  # type: ignore[attr-defined]
 
     def test_refused(self) -> None:
         """What can be told before is refused, with what to write."""
