@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from exposr_tx.policy.expressions import closing, split
 from exposr_tx.policy.patterns import GLOB
 from exposr_tx.policy.words import STRING, Word, literal
 
@@ -19,7 +20,7 @@ __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 #: By the number of arguments.
 LOOKING: Final = {
     **dict.fromkeys(("max", "min", "product", "sort", "sum", "to_number"), 1),
-    **dict.fromkeys(("base64.is_valid", "json.unmarshal", "urlquery.decode"), 1),
+    **dict.fromkeys(("base64.is_valid", "json.marshal", "json.unmarshal", "urlquery.decode"), 1),
     **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
     **dict.fromkeys(("bits.negate", "base64.decode", "base64.encode", "base64url.decode"), 1),
     **dict.fromkeys(("base64url.encode", "base64url.encode_no_pad", "ceil", "floor", "round"), 1),
@@ -44,7 +45,12 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     """Whether arguments are written down with which the engine gets it right, whatever the others
     are."""
     if name == "sprintf" and len(arguments) == 2:
-        return "%" not in _text(arguments[0], "%").replace("%v", "") and len(arguments[1]) > 2
+        form, values = _text(arguments[0], "%"), arguments[1]
+        if values[0].text != "[" or closing(values, 0) < len(values) - 1:
+            return False
+        parts = [split(values[1:-1], frozenset({sign})) for sign in (",", "|")]
+        plain = len(parts[1]) == 1 and len(parts[0]) == form.count("%v")
+        return plain and "%" not in form.replace("%v", "")
     if name == "glob.match" and len(arguments) == 3:
         between = [word.text for word in arguments[1] if word.text not in ("[", "]", ",")]
         plain = all(_DELIMITER.fullmatch(text) for text in between)
@@ -154,6 +160,9 @@ concat_of(between, values) := concat(between, sort([value | some value in values
 are_numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
 are_strings(values) if {{ every value in values {{ is_string(value) }} }}
+
+# Nothing is found for arrays of the input, and for those that functions give.
+json_marshal_of(value) := text if {{ text := [json.marshal(value)][0] }} else := unknown(value)
 
 # Numbers with an exponent fail, and -0 is not 0.
 json_unmarshal_of(text) := unknown(text) if {{

@@ -21,7 +21,8 @@ GIVEN = {
         "Json": '{"a": {"b": 1}, "level": -0, "far": 100000000000000000000, "one": 1.0}',
         "Role": b64encode(b'{"role": "banned", "name": "\\"x\\""}').decode(),
         "Joined": "ab",
-    }
+    },
+    "list": [1, 2],
 }
 #: Bodies of rules that hold in Rego (tried with Open Policy Agent 1.22).
 HOLDS = (
@@ -50,6 +51,9 @@ HOLDS = (
         'trim_right("a  ", " ") == "a"',
     ),
     'trim_space(" a\'b ") == "a\'b"',
+    *('json.marshal({"a": [1, input.header.Text]}) == `{"a":[1,"é"]}`', "json.marshal([]) == `[]`"),
+    "json.marshal([x | some x in input.list]) == `[1,2]`",
+    *('sprintf("%v-%v", input.list) == "1-2"', 'sprintf("%v", [{"a": [1, 2]}.a]) == "[1, 2]"'),
 )
 #: Bodies of rules that have a result in Rego, which the engine would not find.
 FAILS = (
@@ -67,6 +71,9 @@ FAILS = (
     *('hex.decode("226122") == "a"', "crypto.hmac.sha256(`a`, input.header.Quoted) == `x`"),
     *("time.parse_duration_ns(input.header.Spent) < 1", "json.unmarshal(`-0`) == 1"),
     'json.unmarshal(`{"level": -0}`).level == 1',
+    *("json.marshal(input.list) == ``", "contains(json.marshal(input), `banned`)"),
+    *('sprintf("%v",[x | some x in input.list]) == "1"', 'sprintf("%v", [[1, 2]][0]) == "1"'),
+    *('sprintf("%v", input.list) == "1"', 'sprintf("%v%v", [1]) == "1"'),
     *("trim(input.header.Quoted, `/`) == `x`", "trim_left(input.header.Quoted, `/`) == `x`"),
     *("trim_right(input.header.Quoted, `/`) == `x`", "trim_space(input.header.Quoted) == `x`"),
 )
