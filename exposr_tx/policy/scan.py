@@ -27,6 +27,7 @@ from exposr_tx.policy.comparisons import (
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.expressions import closing, heads, split
 from exposr_tx.policy.failing import guarded
+from exposr_tx.policy.lines import closed
 from exposr_tx.policy.negation import check_nested, required
 from exposr_tx.policy.patterns import PATTERNS, check_glob, check_pattern
 from exposr_tx.policy.prelude import DECODE_VERIFY, GLOB_MATCH, PACKAGE, PROVIDED, rewritten
@@ -165,7 +166,8 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     text = required(text, words(path, text))
-    return unified(text, words(path, text))
+    text = unified(text, words(path, text))
+    return closed(text, words(path, text))
 
 
 def check(modules: Sequence[Module]) -> None:
