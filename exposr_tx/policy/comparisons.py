@@ -29,7 +29,7 @@ from exposr_tx.policy.expressions import (
 from exposr_tx.policy.prelude import PACKAGE
 from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["check_differences", "check_equality", "ordered", "unified"]
+__all__ = ["check_differences", "check_equality", "check_keys", "ordered", "unified"]
 
 _ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
 #: What stands between expressions, and is in none.
@@ -130,6 +130,29 @@ def check_equality(path: str, found: Sequence[Word]) -> None:
             signs = {word.text for word in (*found[place - 1 : place], *found[past : past + 1])}
             if (word.text == "(" and called(found, place)) or signs & OPERATORS:
                 _refuse(path, found, place)
+
+
+def check_keys(path: str, found: Sequence[Word], giving: Set[int]) -> None:
+    """Refuse keys that are looked for in what stands before ``==``, where ``with`` stands behind
+    it: the engine looks for them without what ``with`` says, or finds none.
+
+    :param giving: places of words that give a variable its value.
+    """
+    bars = _bars(found)
+    for place, word in enumerate(found):
+        if word.text != "with" or is_member(found, place):
+            continue
+        sign = _begin(found, place, bars) - 1
+        at = _begin(found, sign, bars) if found[sign].text == "==" else sign
+        while at < sign:
+            key = found[at + 1]
+            lone = found[at].text == "[" and found[at].glued and found[at + 2].text == "]"
+            if lone and (key.text == "_" or at + 1 in giving):
+                raise PolicyInvalid(
+                    f"{path}:{key.line}: where with stands behind it, the embedded engine looks "
+                    "for no key in front of ==; write x := table[_] with ..., then x == ..."
+                )
+            at = closing(found, at) + 1 if found[at].text in OPEN else at + 1
 
 
 def _refuse(path: str, found: Sequence[Word], place: int) -> None:

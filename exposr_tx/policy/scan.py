@@ -21,6 +21,7 @@ from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import (
     check_differences,
     check_equality,
+    check_keys,
     ordered,
     unified,
 )
@@ -35,7 +36,7 @@ from exposr_tx.policy.references import Reference, reference_at, references
 from exposr_tx.policy.replacements import check_replacements
 from exposr_tx.policy.somes import check_pairs, single
 from exposr_tx.policy.sources import Source
-from exposr_tx.policy.variables import Scope, known, scopes
+from exposr_tx.policy.variables import Scope, giving, known, scopes
 from exposr_tx.policy.words import CLOSE, OPEN, Word, words
 
 __all__ = ["Module", "check", "fields_of", "scan"]
@@ -136,6 +137,7 @@ def scan(source: Source) -> Module:
         local = variables.get(reference.at, set())
         _judge(module, found, reference, reference.at in begins, local)
     check_replacements(source.path, found)
+    check_keys(source.path, found, giving(within))
     module.text = _mended(source.path, text, found, within)
     _enter(module, within, frozenset())
     return module

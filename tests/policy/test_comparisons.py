@@ -115,6 +115,16 @@ class ComparisonTests(SynchronousTestCase):
         for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
             self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
 
+    def test_keys_with(self) -> None:
+        """Where with stands behind ==, the engine would look for keys in front of it without what
+        with says: refused, with what to do."""
+        for text in ("t[_] == 1", "t[i] == 1", "some i; t[i].a == 1", "[y | y := t[_]][_] == 1"):
+            text = f"package a\nt := [1]\nallow if {{ {text} with input.a as 1 }}"
+            problem = self.assertRaises(PolicyInvalid, scan, Source("a.rego", text))
+            self.assertIn("a.rego:3: where with stands behind it, the", str(problem))
+        for text in ("x := t[_]", "1 == t[_]", "count([y | y := t[_]]) == 1", "i := 0; t[i] == 1"):
+            scan(Source("a", f"package a\nt := [1]\nallow if {{ {text} with input.a as 1 }}"))
+
     def test_differences(self) -> None:
         """A difference of sets beside & or | needs brackets: the engine would take all of it for
         what is left over, or less of it."""
