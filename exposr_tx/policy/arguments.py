@@ -13,7 +13,7 @@ from typing import Final
 
 from exposr_tx.policy.expressions import closing, split
 from exposr_tx.policy.patterns import GLOB
-from exposr_tx.policy.words import STRING, Word, literal
+from exposr_tx.policy.words import NUMBER, STRING, Word, literal
 
 __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 
@@ -48,8 +48,8 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
         form, values = _text(arguments[0], "%"), arguments[1]
         if values[0].text != "[" or closing(values, 0) < len(values) - 1:
             return False
-        parts = [split(values[1:-1], frozenset({sign})) for sign in (",", "|")]
-        plain = len(parts[1]) == 1 and len(parts[0]) == form.count("%v")
+        parts = split(values[1:-1], frozenset({","}))
+        plain = len(parts) == form.count("%v") and all(_is_whole(part) for part in parts)
         return plain and "%" not in form.replace("%v", "")
     if name == "glob.match" and len(arguments) == 3:
         between = [word.text for word in arguments[1] if word.text not in ("[", "]", ",")]
@@ -58,6 +58,13 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     return False
 
 
+def _is_whole(value: Sequence[Word]) -> bool:
+    """Whether a value is written out, or stands in the input."""
+    lone = len(value) == 1 and value[0].kind in (STRING, NUMBER)
+    return lone or (value[0].text == "input" and all(word.text not in _JOINING for word in value))
+
+
+_JOINING: Final = ("(", "&", "|", "+", "-", "*", "/", "%")
 _DELIMITER: Final = re.compile(r'"[ -!#-[\]-~]"|null')
 #: What stands for one character.
 _SINGLE: Final = re.compile(r"[?\[]")
@@ -316,13 +323,17 @@ is_odd(whole, part) if {{
     is_array(part)
 }}
 
-# Of others than numbers and texts, %s and %d make something else, and some verbs are none.
-sprintf_of(form, values) := sprintf(form, values) if {{
+# Of others than numbers and texts, %s and %d make something else, and some verbs are none. A text
+# that was worked out, or has a name, would be within quotes.
+sprintf_of(form, values) := sprintf(form, [whole(value) | some value in values]) if {{
     regex.match(`^([^%]|%[%vds])*$`, form)
     verbs := [verb | some verb in regex.find_n(`%[%vds]`, form, -1); verb != "%%"]
     count(verbs) == count(values)
     count([1 | verb := verbs[i]; value := values[i]; is_fit(verb, value)]) == count(verbs)
 }} else := unknown(form)
+
+whole(value) := substring(value, 0, -1) if is_string(value)
+whole(value) := value if not is_string(value)
 
 is_fit("%v", _)
 is_fit("%s", value) if is_string(value)

@@ -53,6 +53,9 @@ HOLDS = (
     'trim_space(" a\'b ") == "a\'b"',
     *('json.marshal({"a": [1, input.header.Text]}) == `{"a":[1,"é"]}`', "json.marshal([]) == `[]`"),
     "json.marshal([x | some x in input.list]) == `[1,2]`",
+    'x := "a"; sprintf("%v:%s", [x, lower("B")]) == "a:b"',
+    'sprintf("%v, %v!", [upper(input.header.Joined), [lower("B")]]) == `AB, ["b"]!`',
+    'sprintf("%v:%v", [input.header.Quoted, concat("", [input.header.Quoted])]) == `a"b:a"b`',
     *('sprintf("%v-%v", input.list) == "1-2"', 'sprintf("%v", [{"a": [1, 2]}.a]) == "[1, 2]"'),
 )
 #: Bodies of rules that have a result in Rego, which the engine would not find.
