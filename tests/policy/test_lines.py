@@ -48,3 +48,21 @@ class LinesTests(SynchronousTestCase):
         )
         made = scan(Source("a", text)).text
         self.assertEqual(made, text.replace("f(\n    input.path\n  )", "f(\n\n    input.path )"))
+
+    def test_goes_on(self) -> None:
+        """What an expression names on its next line belongs to it: it begins no rule, and what of
+        the input it reads is there."""
+        for text in (
+            "not",
+            "input.path in",
+            "input.path !=",
+            "input.path <",
+            "input.path ==",
+            "1 %",
+        ):
+            text = (
+                f"package a\nallow if {text}\ninput.method\nother := input.query.not\nlast := 1\n"
+            )
+            module = scan(Source("a", text))
+            self.assertLessEqual({"method", "query.not"}, module.fields, text)
+            self.assertEqual(module.rules, {"allow", "other", "last"}, text)
