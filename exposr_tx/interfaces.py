@@ -84,6 +84,7 @@ class Decision:
     :ivar reason: a sentence for whoever is denied.
     :ivar headers: fields for the denial.
     :ivar set_request_headers: fields that an allowed request gets, in place of its own.
+    :ivar unset_request_headers: names of fields that an allowed request loses.
     """
 
     outcome: str
@@ -91,6 +92,7 @@ class Decision:
     reason: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     set_request_headers: tuple[tuple[bytes, bytes], ...] = ()
+    unset_request_headers: tuple[bytes, ...] = ()
 
     @property
     def allow(self) -> bool:

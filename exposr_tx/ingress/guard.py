@@ -8,6 +8,7 @@ judged. Without policies neither is in the data path.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from exposr_tx.errors import BadInput, IngressDisabled, PolicyDenied
+from exposr_tx.ingress.exchange import Trailers
 from exposr_tx.ingress.trust import host_text
 from exposr_tx.ingress.tunnelled import TunnelExchange
 from exposr_tx.interfaces import Decision, IPolicy, ITakeover, Origin, Question, VirtualHost
@@ -94,6 +96,7 @@ class GuardedExchange(TunnelExchange):
     """
 
     guard: Guard
+    _said: frozenset[bytes] = frozenset()  # names of fields of which the policy says all there is
 
     def _routed(self, vhost: VirtualHost) -> None:
         self._connecting = None
@@ -136,10 +139,16 @@ class GuardedExchange(TunnelExchange):
         if not decision.allow:
             self.refuse(PolicyDenied(decision.status, decision.reason, decision.headers))
             return
-        if decision.set_request_headers:
-            self.request = with_fields(self.request, decision.set_request_headers)
+        pairs, unset = decision.set_request_headers, decision.unset_request_headers
+        if pairs or unset:
+            self._said = frozenset(map(_twin, (*unset, *(name for name, _ in pairs))))
+            self.request = with_fields(self.request, pairs, self._said)
+            self._trailers = without(self._trailers, self._said)
         assert self._vhost is not None
         super()._routed(self._vhost)
+
+    def request_end(self, trailers: Trailers) -> None:
+        super().request_end(without(trailers, self._said) if self._said else trailers)
 
 
 def question_of(visitor: VisitorConnection, request: Request, vhost: VirtualHost) -> Question:
@@ -176,11 +185,19 @@ def _address(origin: Origin) -> tuple[str, int]:
     return host_text(peer), port
 
 
-def with_fields(request: Request, pairs: tuple[tuple[bytes, bytes], ...]) -> Request:
-    """A request with fields in place of its own of the same names."""
-    names = {name.lower() for name, _ in pairs}
-    fields = [pair for pair in request.fields if pair[0].lower() not in names]
-    fields += pairs
+def _twin(name: bytes) -> bytes:
+    """A name as CGI-like targets see it, to whom underscores stand for dashes."""
+    return name.lower().replace(b"_", b"-")
+
+
+def without(fields: Iterable[tuple[bytes, bytes]], names: Set[bytes]) -> Trailers:
+    """Fields but for those of some names, or of their twins."""
+    return tuple(pair for pair in fields if _twin(pair[0]) not in names)
+
+
+def with_fields(request: Request, pairs: Trailers, names: Set[bytes]) -> Request:
+    """A request with fields in place of its own of certain names."""
+    fields = [*without(request.fields, names), *pairs]
     return replace(request, fields=fields, referring=referring(fields), written=[])
 
 

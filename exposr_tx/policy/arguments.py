@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from exposr_tx.policy.expressions import split
+from exposr_tx.policy.expressions import closing, split
 from exposr_tx.policy.patterns import GLOB
 from exposr_tx.policy.words import NUMBER, STRING, Word, literal
 
@@ -20,16 +20,18 @@ __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 #: By the number of arguments.
 LOOKING: Final = {
     **dict.fromkeys(("max", "min", "product", "sort", "sum", "to_number"), 1),
-    **dict.fromkeys(("base64.is_valid", "json.unmarshal", "urlquery.decode"), 1),
+    **dict.fromkeys(("base64.is_valid", "json.marshal", "json.unmarshal", "urlquery.decode"), 1),
     **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
     **dict.fromkeys(("bits.negate", "base64.decode", "base64.encode", "base64url.decode"), 1),
     **dict.fromkeys(("base64url.encode", "base64url.encode_no_pad", "ceil", "floor", "round"), 1),
     **dict.fromkeys(("crypto.md5", "crypto.sha1", "crypto.sha256", "hex.decode", "hex.encode"), 1),
-    **dict.fromkeys(("object.union_n", "time.parse_duration_ns", "urlquery.encode"), 1),
+    **dict.fromkeys(("object.union_n", "time.parse_duration_ns", "trim_space"), 1),
+    **dict.fromkeys(("urlquery.encode",), 1),
     **dict.fromkeys(("bits.and", "bits.lsh", "bits.or", "bits.rsh", "bits.xor"), 2),
     **dict.fromkeys(("crypto.hmac.md5", "crypto.hmac.sha1", "crypto.hmac.sha256"), 2),
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),
     **dict.fromkeys(("object.subset", "object.union", "sprintf"), 2),
+    **dict.fromkeys(("trim", "trim_left", "trim_right"), 2),
     **dict.fromkeys(("glob.match", "replace"), 3),
     "io.jwt.decode": 1,
     **dict.fromkeys(("io.jwt.verify_es256", "io.jwt.verify_hs256", "io.jwt.verify_rs256"), 2),
@@ -45,9 +47,12 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     """Whether arguments are written down with which the engine gets it right, whatever the others
     are."""
     if name == "sprintf" and len(arguments) == 2:
-        form, values = arguments
-        plain = "%" not in _text(form, "%").replace("%v", "")
-        return plain and len(values) > 2 and values[0].text == "[" and _as_given(values[1:-1])
+        form, values = _text(arguments[0], "%"), arguments[1]
+        if values[0].text != "[" or closing(values, 0) < len(values) - 1:
+            return False
+        parts = split(values[1:-1], frozenset({","}))
+        plain = len(parts) == form.count("%v") and all(_is_whole(part) for part in parts)
+        return plain and "%" not in form.replace("%v", "")
     if name == "glob.match" and len(arguments) == 3:
         between = [word.text for word in arguments[1] if word.text not in ("[", "]", ",")]
         plain = all(_DELIMITER.fullmatch(text) for text in between)
@@ -55,17 +60,16 @@ def is_plain(name: str, arguments: Sequence[Sequence[Word]]) -> bool:
     return False
 
 
+def _is_whole(value: Sequence[Word]) -> bool:
+    """Whether a value is written out, or stands in the input."""
+    lone = len(value) == 1 and value[0].kind in (STRING, NUMBER)
+    return lone or (value[0].text == "input" and all(word.text not in _JOINING for word in value))
+
+
+_JOINING: Final = ("(", "&", "|", "+", "-", "*", "/", "%")
 _DELIMITER: Final = re.compile(r'"[ -!#-[\]-~]"|null')
 #: What stands for one character.
 _SINGLE: Final = re.compile(r"[?\[]")
-
-
-def _as_given(values: Sequence[Word]) -> bool:
-    """Whether all values are written down, or the input's."""
-    return not any(word.text == "(" for word in values) and all(
-        value[0].text == "input" or (len(value) == 1 and value[0].kind in (STRING, NUMBER))
-        for value in split(values, frozenset({","}))
-    )
 
 
 def _text(argument: Sequence[Word], otherwise: str) -> str:
@@ -87,6 +91,10 @@ _VERIFYING: Final = tuple(name for name in LOOKING if name.startswith("io.jwt.ve
 _OF_TEXT_AND_KEY: Final = tuple(
     f"crypto.hmac.{name}" for name in ("md5", "sha1", "sha256", "sha512")
 )
+#: What takes characters away gives the rest without its escapes: it equals no literal, and a quote
+#: in it ends the text where it stands in a result, so that what a visitor writes behind it would be
+#: members of the decision (tried: "allow": true).
+_TRIMMING: Final = ("trim", "trim_left", "trim_right")
 _OF_TWO_NUMBERS: Final = tuple(f"bits.{name}" for name in ("and", "or", "rsh", "xor"))
 
 #: Numbers as Rego takes them.
@@ -96,7 +104,12 @@ _FORWARDING: Final = "".join(
     [
         *(
             f"{wary(name)}(text) := {name}(text) if is_plain(text) else := unknown(text)\n"
-            for name in _OF_TEXT
+            for name in (*_OF_TEXT, "trim_space")
+        ),
+        *(
+            f"{wary(name)}(text, marks) := {name}(text, marks) if {{\n"
+            "    is_plain(text)\n} else := unknown(text)\n"
+            for name in _TRIMMING
         ),
         *(
             f"{wary(name)}(text, key) := {name}(text, key) if {{\n"
@@ -161,6 +174,9 @@ concat_of(between, values) := concat(between, sort([value | some value in values
 are_numbers(values) if {{ every value in values {{ is_number(value) }} }}
 
 are_strings(values) if {{ every value in values {{ is_string(value) }} }}
+
+# Nothing is found for arrays of the input, and for those that functions give.
+json_marshal_of(value) := text if {{ text := [json.marshal(value)][0] }} else := unknown(value)
 
 # Numbers with an exponent fail, and -0 is not 0.
 json_unmarshal_of(text) := unknown(text) if {{
@@ -360,7 +376,8 @@ is_odd(whole, part) if {{
     is_array(part)
 }}
 
-# Of others than numbers and texts, %s and %d make something else, and some verbs are none.
+# Of others than numbers and texts, %s and %d make something else, and some verbs are none. A text
+# that was worked out, or has a name, would be within quotes.
 sprintf_of(form, values) := sprintf(form, [bare(value) | some value in values]) if {{
     regex.match(`^([^%]|%[%vds])*$`, form)
     verbs := [verb | some verb in regex.find_n(`%[%vds]`, form, -1); verb != "%%"]
@@ -368,8 +385,6 @@ sprintf_of(form, values) := sprintf(form, [bare(value) | some value in values]) 
     count([1 | verb := verbs[i]; value := values[i]; is_fit(verb, value)]) == count(verbs)
 }} else := unknown(form)
 
-# What some functions have made, lower() or concat(), is kept with quotes around it, and would be
-# written with them.
 bare(value) := substring(value, 0, -1) if is_string(value)
 bare(value) := value if not is_string(value)
 

@@ -6,7 +6,9 @@ knows that of numbers and of strings among themselves; of others it says the con
 compares, unless both are numbers for certain. ``==`` that does not hold is undefined to the engine,
 and not false, as an argument of a function and as an operand: there it is refused. So is ``-``
 beside ``&`` or ``|`` without brackets: Rego works it out first, and the engine last, for which
-``blocked | suspended - exempt`` has nobody who is exempt (tried).
+``blocked | suspended - exempt`` has nobody who is exempt (tried). ``=`` beside a constant gives
+the name on its other side that value, whatever it has already: ``x := input.method; x = "GET"``
+holds for everybody (tried). Beside what is looked up it compares: ``x = ["GET"][0]``.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.arguments import wary
-from exposr_tx.policy.expressions import OPERATORS, called, closing, comprehension, opening
+from exposr_tx.policy.expressions import (
+    OPERATORS,
+    called,
+    closing,
+    comprehension,
+    heads,
+    opening,
+)
 from exposr_tx.policy.prelude import PACKAGE
-from exposr_tx.policy.words import CLOSE, NUMBER, OPEN, SIGN, Word, edited, is_member
+from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["check_differences", "check_equality", "ordered"]
+__all__ = ["check_differences", "check_equality", "check_keys", "ordered", "unified"]
 
 _ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
 #: What stands between expressions, and is in none.
@@ -31,6 +40,8 @@ _BETWEEN: Final = frozenset(
     }
 )
 _ARITHMETIC: Final = ("+", "*", "/", "%")
+#: What a constant may be made of, besides strings and numbers.
+_CONSTANTS: Final = frozenset({"true", "false", "null", "set", "-", ",", ":", *OPEN, *CLOSE})
 #: Functions that give numbers, or fail.
 _NUMBERS: Final = frozenset(
     {
@@ -67,6 +78,25 @@ def ordered(text: str, found: Sequence[Word]) -> str:
     return edited(text, sorted(edits))
 
 
+def unified(text: str, found: Sequence[Word]) -> str:
+    """A module's text in which ``=`` compares a constant with what a name has. Lines stay where
+    they are."""
+    bars, starts = _bars(found), {*heads(found)}
+    edits: list[tuple[int, int, str]] = []
+    for place, word in enumerate(found):
+        if word.kind != SIGN or word.text != "=":
+            continue
+        begin, end = _begin(found, place, bars), _end(found, place, bars)
+        if begin == place or begin in starts or found[begin].text == "default":
+            continue  # the value of a rule
+        for first, past in ((begin, place), (place + 1, end)):
+            if _is_constant(found[first:past]):
+                edits.append((found[first].start, found[first].start, "["))
+                edits.append((found[past - 1].end, found[past - 1].end, "][0]"))
+                break
+    return edited(text, edits)
+
+
 def _bars(found: Sequence[Word]) -> Set[int]:
     """The places of comprehensions' bars."""
     return {bar for place in range(len(found)) if (bar := comprehension(found, place))}
@@ -100,6 +130,29 @@ def check_equality(path: str, found: Sequence[Word]) -> None:
             signs = {word.text for word in (*found[place - 1 : place], *found[past : past + 1])}
             if (word.text == "(" and called(found, place)) or signs & OPERATORS:
                 _refuse(path, found, place)
+
+
+def check_keys(path: str, found: Sequence[Word], giving: Set[int]) -> None:
+    """Refuse keys that are looked for in what stands before ``==``, where ``with`` stands behind
+    it: the engine looks for them without what ``with`` says, or finds none.
+
+    :param giving: places of words that give a variable its value.
+    """
+    bars = _bars(found)
+    for place, word in enumerate(found):
+        if word.text != "with" or is_member(found, place):
+            continue
+        sign = _begin(found, place, bars) - 1
+        at = _begin(found, sign, bars) if found[sign].text == "==" else sign
+        while at < sign:
+            key = found[at + 1]
+            lone = found[at].text == "[" and found[at].glued and found[at + 2].text == "]"
+            if lone and (key.text == "_" or at + 1 in giving):
+                raise PolicyInvalid(
+                    f"{path}:{key.line}: where with stands behind it, the embedded engine looks "
+                    "for no key in front of ==; write x := table[_] with ..., then x == ..."
+                )
+            at = closing(found, at) + 1 if found[at].text in OPEN else at + 1
 
 
 def _refuse(path: str, found: Sequence[Word], place: int) -> None:
@@ -147,6 +200,11 @@ def _end(found: Sequence[Word], place: int, bars: Set[int]) -> int:
 def _goes_on(found: Sequence[Word], place: int) -> bool:
     """Whether a line that begins at a place goes on with the one before."""
     return found[place].text in OPERATORS or found[place - 1].text in OPERATORS
+
+
+def _is_constant(term: Sequence[Word]) -> bool:
+    """Whether nothing of a term is to be found out."""
+    return all(word.kind not in (NAME, SIGN) or word.text in _CONSTANTS for word in term)
 
 
 def _is_number(term: Sequence[Word]) -> bool:

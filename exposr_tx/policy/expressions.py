@@ -27,7 +27,10 @@ OPERATORS: Final = frozenset(
     {"==", "=", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "&", "|", "in"}
 )
 #: After one of these a line goes on, whatever the next begins with.
-_CONTINUED: Final = ("if", ":=", "=", "==", "else", "|", "&", "+", "-", "*", "/")
+_CONTINUED: Final = OPERATORS | {
+    *("as", "contains", "else", "every", "if", "not", "some", "with"),
+    *(":=", ",", "."),
+}
 
 
 def heads(found: Sequence[Word]) -> Iterator[int]:
@@ -36,7 +39,8 @@ def heads(found: Sequence[Word]) -> Iterator[int]:
     for place, word in enumerate(found):
         before = found[place - 1] if place else word
         statement = before.text if before.first else statement
-        continued = statement != "import" and before.text in _CONTINUED
+        member = place > 0 and is_member(found, place - 1)
+        continued = statement != "import" and before.text in _CONTINUED and not member
         begins = (word.first and word.text not in KEYWORDS) or before.text == "default"
         if word.kind == NAME and not depth and begins and not continued:
             yield place
@@ -131,7 +135,7 @@ def expression_end(words: Sequence[Word], place: int) -> int:
         word = words[at]
         if at > place:
             before = words[at - 1]
-            goes_on = word.text in OPERATORS or before.text in OPERATORS or word.text == "("
+            goes_on = word.text in OPERATORS or before.text in OPERATORS
             if word.text in (";", "else", "if", "with", *CLOSE) or (word.first and not goes_on):
                 break
         at = closing(words, at) + 1 if word.text in OPEN else at + 1

@@ -115,13 +115,12 @@ def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
     :param alone: whether it is all that is negated.
     """
     place = 1
-    if term[0].text in OPEN:
-        # What is written down, and perhaps looked into: that, as of a name, may find nothing.
-        place = closing(term, 0) + 1
-        yield term[:place]
-    elif term[0].kind != NAME:
-        yield from _worth(term) if not alone else ()
-        return
+    if term[0].kind != NAME:
+        place = closing(term, 0) + 1 if term[0].text in OPEN else len(term)
+        if place == len(term):
+            yield from _worth(term) if not alone or term[0].text in OPEN else ()
+            return
+        yield term[:place]  # it is looked up in what is written out here
     while place < len(term):
         word = term[place]
         if word.text not in OPEN:

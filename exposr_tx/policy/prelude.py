@@ -23,7 +23,17 @@ from typing import Final
 from exposr_tx.policy.arguments import LOOKING, RULES, is_plain, wary
 from exposr_tx.policy.expressions import closing, split
 from exposr_tx.policy.patterns import plain
-from exposr_tx.policy.words import NAME, STRING, Word, edited, is_member, literal
+from exposr_tx.policy.words import (
+    CLOSE,
+    KEYWORDS,
+    NAME,
+    SIGN,
+    STRING,
+    Word,
+    edited,
+    is_member,
+    literal,
+)
 
 __all__ = ["DECODE_VERIFY", "GLOB_MATCH", "PACKAGE", "PROVIDED", "prelude", "rewritten"]
 
@@ -31,6 +41,8 @@ PACKAGE: Final = "exposr_tx_prelude"
 
 #: What is known to be the visitor's address.
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
+#: Keywords that are terms.
+_VALUES: Final = frozenset({"false", "null", "true"})
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
 SOUND: Final = f"data.{PACKAGE}.sound"
@@ -225,8 +237,9 @@ def rewritten(text: str, words: Sequence[Word]) -> str:
     where they are.
 
     Strings are brought to the one spelling that inputs have, as the engine compares what is
-    written (``"\\u00e9"`` would not be ``"é"``, tried); and ``print``, which would write requests
-    to standard output, becomes ``true``.
+    written (``"\\u00e9"`` would not be ``"é"``, tried); ``print``, which would write requests to
+    standard output, becomes ``true``; and a line that begins with a bracket begins an expression,
+    where the engine would call what the line before ends with (tried).
     """
     return edited(text, _edits(words))
 
@@ -253,6 +266,8 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
         elif word.text == "print" and call[1:2] == ("(",) and not member:
             last = words[closing(words, place + 1)]
             yield word.start, last.end, "true" + "\n" * (last.line - word.line)
+        elif word.text == "(" and word.first and _ends_term(words, place - 1):
+            yield words[place - 1].end, words[place - 1].end, ";"
         elif word.kind == NAME and not member:
             past = _past(words, place)
             name = "".join(spelled[place:past])
@@ -262,6 +277,15 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
                     yield word.start, words[past - 1].end, f"data.{PACKAGE}.{wary(name)}"
         elif word.kind == STRING and "\\" in word.text and word.text[0] == '"':
             yield word.start, word.end, plain_string(word)
+
+
+def _ends_term(words: Sequence[Word], place: int) -> bool:
+    """Whether a term may end with a word."""
+    word = words[place]
+    if word.kind == SIGN:
+        return word.text in CLOSE
+    opens = word.kind == NAME and word.text in KEYWORDS - _VALUES
+    return not opens or is_member(words, place)
 
 
 def _past(words: Sequence[Word], place: int) -> int:

@@ -19,10 +19,17 @@ from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
 from exposr_tx.policy.cases import without_cases
 from exposr_tx.policy.closures import captured
-from exposr_tx.policy.comparisons import check_differences, check_equality, ordered
+from exposr_tx.policy.comparisons import (
+    check_differences,
+    check_equality,
+    check_keys,
+    ordered,
+    unified,
+)
 from exposr_tx.policy.document import ALL_FIELDS
 from exposr_tx.policy.expressions import closing, heads, split
 from exposr_tx.policy.failing import guarded
+from exposr_tx.policy.lines import closed
 from exposr_tx.policy.negation import check_nested, required
 from exposr_tx.policy.patterns import PATTERNS, check_glob, check_pattern
 from exposr_tx.policy.prelude import DECODE_VERIFY, GLOB_MATCH, PACKAGE, PROVIDED, rewritten
@@ -30,7 +37,7 @@ from exposr_tx.policy.references import Reference, reference_at, references
 from exposr_tx.policy.replacements import check_replacements
 from exposr_tx.policy.somes import check_pairs, single
 from exposr_tx.policy.sources import Source
-from exposr_tx.policy.variables import Scope, known, scopes
+from exposr_tx.policy.variables import Scope, giving, known, scopes
 from exposr_tx.policy.words import CLOSE, OPEN, Word, words
 
 __all__ = ["Module", "check", "fields_of", "scan"]
@@ -132,6 +139,7 @@ def scan(source: Source) -> Module:
         local = variables.get(reference.at, set())
         _judge(module, found, reference, reference.at in begins, local)
     check_replacements(source.path, found)
+    check_keys(source.path, found, giving(within))
     module.text = _mended(source.path, text, found, within)
     _enter(module, within, frozenset())
     return module
@@ -161,7 +169,9 @@ def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) ->
     text = captured(text, found, within)
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
-    return required(text, words(path, text))
+    text = required(text, words(path, text))
+    text = unified(text, words(path, text))
+    return closed(text, words(path, text))
 
 
 def check(modules: Sequence[Module]) -> None:
@@ -256,9 +266,6 @@ def _judge(
     parts = reference.parts
     following = found[reference.past] if reference.past < len(found) else None
     called = following is not None and following.text == "("
-    if called and following is not None and following.first:
-        # Brackets on a line of their own; only what could be nothing but a function counts.
-        called = parts[0] in _FAMILIES
     given = _arguments(found, reference.past) if called else []
     arguments = len(given)
     if head and not called:

@@ -105,6 +105,8 @@ def _shown(decision: Decision) -> dict[str, Any]:
     for name in ("headers", "set_request_headers"):
         if pairs := getattr(decision, name):
             shown[name] = [[text.decode("utf-8", "replace") for text in pair] for pair in pairs]
+    if decision.unset_request_headers:
+        shown["unset_request_headers"] = [n.decode() for n in decision.unset_request_headers]
     return shown
 
 

@@ -25,7 +25,7 @@ from exposr_tx.policy.expressions import (
 )
 from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word, is_member
 
-__all__ = ["Scope", "known", "scopes"]
+__all__ = ["Scope", "giving", "known", "scopes"]
 
 #: What may stand between the names of a declaration.
 _PATTERN: Final = (",", "[", "]", "{", "}", ":")
@@ -83,6 +83,11 @@ def known(within: Iterable[Scope], outside: Set[str] = frozenset({"_"})) -> dict
         here = outside | scope.bound.keys()
         found |= dict.fromkeys(scope.own, here) | known(scope.inner, here)
     return found
+
+
+def giving(within: Iterable[Scope]) -> set[int]:
+    """The places of words that give a variable its value."""
+    return {place for scope in within for place in (*scope.bound.values(), *giving(scope.inner))}
 
 
 def _elses(found: Sequence[Word], begin: int, past: int) -> Iterator[int]:

@@ -76,9 +76,12 @@ def _of_object(value: Any) -> Decision:
     if not 300 <= status <= 599 or status == 304 or status != int(status):
         raise _NoDecision
     headers = _pairs(value.get("headers", {}), _OF_BODY)
-    request_headers = _pairs(value.get("set_request_headers", {}), _OF_VISITOR)
+    wanted = value.get("set_request_headers", {})
+    request_headers = _pairs(wanted, _OF_VISITOR)
     if allow:
-        return Decision("allowed", set_request_headers=request_headers)
+        # A list without members, as of nobody's groups: what the visitor says must not stay.
+        unset = tuple(name.encode() for name, values in wanted.items() if values == [])
+        return Decision("allowed", 403, "", (), request_headers, unset)
     return Decision("denied", int(status), reason, headers)
 
 

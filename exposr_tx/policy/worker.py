@@ -164,8 +164,9 @@ def _answer(
         if PLAIN.get(decision.outcome) is decision:
             answers.append((number, decision.outcome))
         else:
-            fields = (decision.headers, decision.set_request_headers)
-            answers.append((number, decision.outcome, decision.status, decision.reason, *fields))
+            said = (decision.outcome, decision.status, decision.reason, decision.headers)
+            changed = (decision.set_request_headers, decision.unset_request_headers)
+            answers.append((number, *said, *changed))
         now = time.monotonic()
         if now > gathered + GATHERING:
             connection.sendall(frame(answers))

@@ -182,6 +182,24 @@ class GuardTests(SynchronousTestCase):
         visitor.protocol.dataReceived(GET)
         self.assertIn(b"X-Role: user\r\n", self.place.target.taken())
 
+    def test_set_for_all_spellings(self) -> None:
+        """Nor does what the visitor sends by another spelling, or behind the body, reach a target
+        that would take it for the policy's; a list without members takes away."""
+        fields = ((b"X-Role", b"admin"),)
+        self.visit(Decision("allowed", 403, "", (), fields, (b"X-Groups",)))
+        self.send(
+            GET.replace(b"GET", b"POST").replace(
+                b"X-Role: user\r\n",
+                b"X_Role: root\r\nx-groups: root\r\nX_GROUPS: root\r\nA: b\r\n"
+                b"Transfer-Encoding: chunked\r\n",
+            )
+            + b"0\r\nX-Role: root\r\nX_Groups: root\r\nB: c\r\n\r\n"
+        )
+        sent = self.place.target.taken()
+        self.assertNotIn(b"root", sent)
+        self.assertIn(b"A: b\r\n", sent)
+        self.assertTrue(sent.endswith(b"0\r\nB: c\r\n\r\n"), sent)
+
     def test_paths(self) -> None:
         """A path that a target may read as another one gets 400, and is not even asked about;
         with raw_paths it is."""

@@ -49,6 +49,6 @@ class ClosureTests(SynchronousTestCase):
     def test_text(self) -> None:
         """Members, keys and functions of a variable's name stay, and so do lines."""
         text = scan(
-            Source("a", "package a\nallow if {\n  x := 1\n  [y |\n    x.x; x(x)\n  ]\n}\nx(y) if y")
+            Source("a", "package a\nallow if {\n  x := 1\n  [y |\n    x.x; x(x)]\n}\nx(y) if y")
         ).text
-        self.assertIn("[y | x_1 := x;\n    x_1.x; x(x_1)\n  ]", text)
+        self.assertIn("[y | x_1 := x;\n    x_1.x; x(x_1)]\n}", text)

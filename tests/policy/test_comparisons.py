@@ -35,6 +35,27 @@ HOLDS = {
     "null <= null": False,  # no order is known: the evaluation fails
 }
 
+#: The same for the method POST, with ``=`` beside constants.
+UNIFIED = {
+    'x := input.method; x = "GET"': False,
+    'x := input.method; x = "POST"': True,
+    'x := input.method; "GET" = x': False,
+    'some x in [input.method]; x = "GET"': False,
+    "x := count(input.method); x =\n 3": False,
+    "x := input.method; y := x; y = `GET`": False,
+    'x := input.method; x = ["GET"]': False,
+    'x := {"a": input.method}; {"a": "GET"} = x': False,
+    'x := input.method; not x = "GET"': True,
+    'x := input.method == "GET"; x = false': True,
+    "x := -3; x = -4": False,
+    'count([1 | x := input.method; x = "GET"]) == 0': True,
+    'method = "GET"': False,
+    '"POST" = method': True,
+    'imported = "GET"': False,
+    'x = "POST"; x == input.method': True,
+    '[x, "POST"] = ["POST", method]; x = method': True,
+}
+
 
 class ComparisonTests(SynchronousTestCase):
     """``<`` and its like, and ``==``."""
@@ -53,6 +74,26 @@ class ComparisonTests(SynchronousTestCase):
             text: policies.evaluate(f"a{number}", given).allow for number, text in enumerate(HOLDS)
         }
         self.assertEqual(decided, HOLDS)
+
+    def test_unification(self) -> None:
+        """``=`` compares a constant with what a variable, a rule or what is imported has already,
+        and gives it to a variable that has none; the engine gave it to all of them."""
+        begin = "import input.method as imported\nmethod := input.method\n"
+        files = {
+            f"a{number}": f"package a{number}\n{begin}allow if {{ {text} }}\n"
+            for number, text in enumerate(UNIFIED)
+        }
+        policies = compiled(Folder(self, **files))
+        decided = {
+            text: policies.evaluate(f"a{number}", {"method": "POST"}).allow
+            for number, text in enumerate(UNIFIED)
+        }
+        self.assertEqual(decided, UNIFIED)
+
+    def test_values_of_rules(self) -> None:
+        """Where = gives a rule its value, it stays as it is."""
+        text = "package a\ndefault b = 1\nc = [1]\nf(x) = 2 if x else = 3\nd[1] = 4\n"
+        self.assertEqual(scan(Source("a", text)).text, text)
 
     def test_text(self) -> None:
         """Numbers are compared as they are, and lines stay."""
@@ -73,6 +114,16 @@ class ComparisonTests(SynchronousTestCase):
             self.assertRegex(str(problem), "a.rego:2: .* give it a name first, as in: x := a == b")
         for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
             self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
+
+    def test_keys_with(self) -> None:
+        """Where with stands behind ==, the engine would look for keys in front of it without what
+        with says: refused, with what to do."""
+        for text in ("t[_] == 1", "t[i] == 1", "some i; t[i].a == 1", "[y | y := t[_]][_] == 1"):
+            text = f"package a\nt := [1]\nallow if {{ {text} with input.a as 1 }}"
+            problem = self.assertRaises(PolicyInvalid, scan, Source("a.rego", text))
+            self.assertIn("a.rego:3: where with stands behind it, the", str(problem))
+        for text in ("x := t[_]", "1 == t[_]", "count([y | y := t[_]]) == 1", "i := 0; t[i] == 1"):
+            scan(Source("a", f"package a\nt := [1]\nallow if {{ {text} with input.a as 1 }}"))
 
     def test_differences(self) -> None:
         """A difference of sets beside & or | needs brackets: the engine would take all of it for

@@ -101,6 +101,12 @@ class VerdictTests(SynchronousTestCase):
         self.assertTrue(allowed.allow)
         self.assertEqual(allowed.set_request_headers, ((b"X-User", b"u"),))
 
+    def test_no_values(self) -> None:
+        """A list without members takes the request's own field away."""
+        decision = verdict({"allow": True, "set_request_headers": {"X-Groups": [], "X-A": ["b"]}})
+        self.assertEqual(decision.set_request_headers, ((b"X-A", b"b"),))
+        self.assertEqual(decision.unset_request_headers, (b"X-Groups",))
+
     def test_anything_else(self) -> None:
         """What is neither denies, and is a fault of the server for a client."""
         for value in (

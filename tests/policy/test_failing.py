@@ -95,6 +95,6 @@ class FailingTests(SynchronousTestCase):
         """What cannot fail, or is only compared, stays as it is; and so do lines."""
         text = (
             'package a\nallow := x if {\n  lower(input.path) == "a"\n  x := [y | y := 1][0]\n'
-            "  f(x)\n} else := -1\nf(x) := {\n  y |\n  some y in [1]\n}\n"
+            "  f(x)\n} else := -1\nf(x) := {\n  y |\n  some y in [1]}\n"
         )
         self.assertEqual(scan(Source("a", text)).text, text)

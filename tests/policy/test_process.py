@@ -15,8 +15,8 @@ from exposr_tx.policy.sources import Source
 from tests.policy.folder import SKIP
 
 TEXT = 'package auth.server\nallow if input.path == "/a"\n'
-#: The engine dies when it compiles this; to Open Policy Agent 1.22 it is undefined (tried).
-FATAL = 'package fatal\nallow if {\n  [a, b] = ["a"]\n  a == b\n}\n'
+#: The engine dies when it compiles this; to Open Policy Agent 1.4 the variables are unsafe (tried).
+FATAL = "package fatal\nallow if {\n  [a, b] = [input.path]\n  a == b\n}\n"
 
 
 class ProcessTests(SynchronousTestCase):

@@ -82,7 +82,7 @@ class ServeTests(SynchronousTestCase):
             [
                 (0, "allowed"),
                 (1, "denied"),
-                (2, "denied", 402, "pay", (), ()),
+                (2, "denied", 402, "pay", (), (), ()),
                 (3, "undefined"),
             ],
         )
