@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -43,6 +44,8 @@ APPLICATION_ID = 0x65785458
 SCHEMA_VERSION = 1
 #: Seconds to wait for another process's transaction; theirs take milliseconds.
 BUSY_TIMEOUT = 5.0
+#: Seconds between two attempts where SQLite does not wait by itself.
+BUSY_PAUSE = 0.005
 #: Operations in one transaction: bounds how long the write lock is held.
 BATCH = 500
 
@@ -289,7 +292,7 @@ class SQLiteStorage:
             self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         try:
-            database.execute("PRAGMA journal_mode = WAL")
+            _use_wal(database)
             database.execute("PRAGMA synchronous = FULL")  # an answered write survives a power cut
         except sqlite3.Error:
             database.close()
@@ -335,6 +338,21 @@ def _version(database: sqlite3.Connection, table: str, key: str) -> int | None:
         "SELECT version FROM record WHERE collection = ? AND key = ?", (table, key)
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def _use_wal(database: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log. Of two processes that do so with a new file SQLite refuses one
+    at once, whatever its time limit (of 400 such pairs in 144)."""
+    until = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _code(error) != _BUSY or time.monotonic() > until:
+                raise
+            time.sleep(BUSY_PAUSE)
+        else:
+            return
 
 
 def _inode(path: str) -> int | None:

@@ -214,6 +214,16 @@ class SQLiteTests(TestCase):
             await gatherResults([one.put("t", f"a{n}", {}, None), two.put("t", f"b{n}", {}, None)])
         self.assertEqual(41, len(await one.list("t", "", 100)))
 
+    async def test_new_file(self) -> None:
+        """Any number of users may come to a new file at the same time."""
+        for n in range(30):
+            path = f"{self.path}.{n}"
+            users = [SQLiteStorage(path, reactor) for _ in range(4)]
+            await gatherResults([user.put("t", f"{i}", {}, None) for i, user in enumerate(users)])
+            self.assertEqual(4, len(await users[0].list("t", "", 100)))
+            for user in users:
+                await user.close()
+
     async def test_full(self) -> None:
         """On a full disk a write fails with the reason; reading, and a later write, work."""
         storage = _Small(self.path, reactor)
