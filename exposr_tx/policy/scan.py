@@ -17,7 +17,7 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
-from exposr_tx.policy.cases import without_cases
+from exposr_tx.policy.cases import names, without_cases
 from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import (
     check_differences,
@@ -40,7 +40,7 @@ from exposr_tx.policy.sources import Source
 from exposr_tx.policy.variables import Scope, giving, known, scopes
 from exposr_tx.policy.words import CLOSE, OPEN, Word, words
 
-__all__ = ["Module", "check", "fields_of", "scan"]
+__all__ = ["Module", "check", "fields_of", "scan", "scan_all"]
 
 #: Where the names of built-in functions begin, those that the engine lacks included.
 _FAMILIES: Final = frozenset(
@@ -109,11 +109,21 @@ class Module:
         return any(call.name in CHANGING or call.name == DECODE_VERIFY for call in self.calls)
 
 
-def scan(source: Source) -> Module:
-    """Read a file. Raises PolicyInvalid."""
+def scan_all(sources: Iterable[Source]) -> list[Module]:
+    """Read a set of files. Raises PolicyInvalid."""
+    sources = tuple(sources)
+    named = {name for source in sources for name in names(words(source.path, source.text))}
+    return [scan(source, named) for source in sources]
+
+
+def scan(source: Source, named: Set[str] = frozenset()) -> Module:
+    """Read a file. Raises PolicyInvalid.
+
+    :param named: what other files name; rules for tests stay where they do.
+    """
     found = words(source.path, source.text)
     _check_depth(source.path, found)
-    text = without_cases(source.text, found)
+    text = without_cases(source.text, found, named)
     text = single(source.path, text, words(source.path, text))
     text = rewritten(text, words(source.path, text))
     found = words(source.path, text)
