@@ -25,6 +25,7 @@ from exposr_tx.policy.expressions import (
     comprehension,
     heads,
     opening,
+    split,
 )
 from exposr_tx.policy.prelude import PACKAGE
 from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, Word, edited, is_member
@@ -89,11 +90,16 @@ def unified(text: str, found: Sequence[Word]) -> str:
         begin, end = _begin(found, place, bars), _end(found, place, bars)
         if begin == place or begin in starts or found[begin].text == "default":
             continue  # the value of a rule
-        for first, past in ((begin, place), (place + 1, end)):
-            if _is_constant(found[first:past]):
+        sides = (begin, place), (place + 1, end)
+        for (first, past), other in zip(sides, sides[::-1], strict=True):
+            if not _is_constant(found[first:past]):
+                continue
+            if _names_nothing(found, *other):
+                edits.append((word.start, word.end, "=="))
+            else:
                 edits.append((found[first].start, found[first].start, "["))
                 edits.append((found[past - 1].end, found[past - 1].end, "][0]"))
-                break
+            break
     return edited(text, edits)
 
 
@@ -205,6 +211,16 @@ def _goes_on(found: Sequence[Word], place: int) -> bool:
 def _is_constant(term: Sequence[Word]) -> bool:
     """Whether nothing of a term is to be found out."""
     return all(word.kind not in (NAME, SIGN) or word.text in _CONSTANTS for word in term)
+
+
+def _names_nothing(found: Sequence[Word], begin: int, end: int) -> bool:
+    """Whether a term is a comprehension or a set that is written out: no name in it can get a
+    value, and with what is looked up on the other side the engine does not compile it."""
+    if closing(found, begin) < end - 1 or found[begin].text not in OPEN:
+        return False
+    parts = split(found[begin + 1 : end - 1], frozenset({":"}))
+    is_set = found[begin].text == "{" and len(parts) == 1
+    return is_set or bool(comprehension(found, begin))
 
 
 def _is_number(term: Sequence[Word]) -> bool:
