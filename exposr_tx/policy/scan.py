@@ -22,6 +22,7 @@ from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import (
     check_differences,
     check_equality,
+    check_heads,
     check_keys,
     ordered,
     unified,
@@ -131,6 +132,7 @@ def scan(source: Source, named: Set[str] = frozenset()) -> Module:
     check_pairs(source.path, found)
     check_equality(source.path, found)
     check_differences(source.path, found)
+    check_heads(source.path, found)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")

@@ -55,6 +55,13 @@ UNIFIED = {
     '{"POST"} = {input.method}': True,
     '{method} = {"GET"}': False,
     'not {"GET", "HEAD"} = {input.method, "HEAD"}': True,
+    '[{input.method}] = [{"GET"}]': False,
+    '[{input.method}, y] = [{"POST"}, 1]; y == 1': True,
+    'x := [{"GET"}]; x = [{input.method}]': False,
+    '{"a": [{input.method}]} = {"a": [{"GET"}]}': False,
+    '[[x | x := input.method]] = [["GET"]]': False,
+    '[set()] = [{x | x := input.method; x == "POST"}]': False,
+    '["GET" in {input.method}] = [true]': False,
     'method = "GET"': False,
     '"POST" = method': True,
     'imported = "GET"': False,
@@ -120,6 +127,15 @@ class ComparisonTests(SynchronousTestCase):
             self.assertRegex(str(problem), "a.rego:2: .* give it a name first, as in: x := a == b")
         for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
             self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
+
+    def test_sets_in_heads(self) -> None:
+        """A function that is defined for a certain set would be called for any: refused."""
+        for text in ('f([{"a"}])', 'f(x, {"k": {"a", x}})', "f([set()])"):
+            problem = self.assertRaises(
+                PolicyInvalid, scan, Source("a.rego", f"package a\n{text} if true")
+            )
+            self.assertRegex(str(problem), "a.rego:2: .* any set fits one")
+        scan(Source("a", 'package a\nf([x, {"a": [y]}], {}) if x == {y}'))
 
     def test_keys_with(self) -> None:
         """Where with stands behind ==, the engine would look for keys in front of it without what
