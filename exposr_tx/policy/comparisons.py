@@ -79,9 +79,12 @@ def ordered(text: str, found: Sequence[Word]) -> str:
     return edited(text, sorted(edits))
 
 
-def unified(text: str, found: Sequence[Word]) -> str:
+def unified(text: str, found: Sequence[Word], imported: Set[str]) -> str:
     """A module's text in which ``=`` compares a constant with what a name has. Lines stay where
-    they are."""
+    they are.
+
+    :param imported: names of what is imported; with what is looked up beside them the engine dies.
+    """
     bars, starts = _bars(found), {*heads(found)}
     edits: list[tuple[int, int, str]] = []
     for place, word in enumerate(found):
@@ -97,7 +100,8 @@ def unified(text: str, found: Sequence[Word]) -> str:
         for (first, past), other in zip(sides, sides[::-1], strict=True):
             if not _is_constant(found[first:past]):
                 continue
-            if _names_nothing(found, *other):
+            is_bound = {part.text for part in found[slice(*other)]} <= imported
+            if is_bound or _names_nothing(found, *other):
                 edits.append((word.start, word.end, "=="))
             else:
                 edits.append((found[first].start, found[first].start, "["))

@@ -152,7 +152,7 @@ def scan(source: Source, named: Set[str] = frozenset()) -> Module:
         _judge(module, found, reference, reference.at in begins, local)
     check_replacements(source.path, found)
     check_keys(source.path, found, giving(within))
-    module.text = _mended(source.path, text, found, within)
+    module.text = _mended(module, found, within)
     _enter(module, within, frozenset())
     return module
 
@@ -176,13 +176,14 @@ def _enter(module: Module, within: Iterable[Scope], outside: Set[str]) -> None:
         _enter(module, scope.inner, outside | scope.bound.keys())
 
 
-def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) -> str:
+def _mended(module: Module, found: list[Word], within: Sequence[Scope]) -> str:
     """A module's text without what the engine gets wrong. Lines stay where they are."""
-    text = captured(text, found, within)
+    path = module.path
+    text = captured(module.text, found, within)
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     text = required(text, words(path, text))
-    text = unified(text, words(path, text))
+    text = unified(text, words(path, text), module.aliases.keys())
     return closed(text, words(path, text))
 
 

@@ -103,6 +103,15 @@ class ComparisonTests(SynchronousTestCase):
         }
         self.assertEqual(decided, UNIFIED)
 
+    def test_imported(self) -> None:
+        """What is imported may be compared by = where it is a rule's value, too."""
+        for head in ("allow", "allow := x != 1", "rule := x"):
+            text = f'package a\nimport input.method as x\n{head} if {{ x = "GET" }}\n'
+            policies = compiled(Folder(self, a=text + "allow if rule\nrule := false if not x\n"))
+            for method in ("GET", "PUT"):
+                allowed = policies.evaluate("a", {"method": method}).allow
+                self.assertEqual(allowed, method == "GET", head)
+
     def test_values_of_rules(self) -> None:
         """Where = gives a rule its value, it stays as it is."""
         text = "package a\ndefault b = 1\nc = [1]\nf(x) = 2 if x else = 3\nd[1] = 4\n"
