@@ -343,9 +343,10 @@ def _arguments(found: list[Word], place: int) -> list[Sequence[Word]]:
 
 
 def _defines(found: list[Word], place: int) -> bool:
-    """Whether what follows the bracket that opens here makes it the head of a function."""
+    """Whether what follows the bracket that opens here makes it the head of a function; one
+    without value and body is true."""
     past = closing(found, place) + 1
-    return past < len(found) and found[past].text in (":=", "=", "if", "{")
+    return past >= len(found) or found[past].first or found[past].text in (":=", "=", "if", "{")
 
 
 def _has_brackets(found: list[Word], reference: Reference) -> bool:
