@@ -6,38 +6,52 @@ them: their names begin with ``test_``, and nothing but the tester asks for thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import pairwise
 from typing import Final
 
 from exposr_tx.policy.expressions import heads
-from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word, edited
+from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["without_cases"]
+__all__ = ["names", "without_cases"]
 
 _PREFIXES: Final = ("test_", "todo_test_")
+#: Behind one of these, a name is of the same expression.
+_OPENING: Final = (KEYWORDS - {"false", "null", "true"}) | {"every"}
 
 
-def without_cases(text: str, found: Sequence[Word]) -> str:
-    """A module's text without rules for tests, unless others in it name them. Lines stay where
-    they are."""
-    begins = set(heads(found))
-    kept: set[str] = set()
-    cases: list[tuple[str, int, int]] = []
-    for begin, past in _statements(found, begins):
-        name = found[begin].text
-        alone = begin in begins and _is_one(found[begin:past])
-        if alone and name.startswith(_PREFIXES):
-            cases.append((name, begin, past))
-        else:
-            kept.update(word.text for word in found[begin:past])
+def without_cases(text: str, found: Sequence[Word], named: Set[str] = frozenset()) -> str:
+    """A module's text without rules for tests, unless others name them. Lines stay where they are.
+
+    :param named: what other modules name; see :func:`names`.
+    """
+    cases, kept = _divided(found)
     edits = []
-    for name, begin, past in cases:
-        if name not in kept:
+    for begin, past in cases:
+        if found[begin].text not in kept | named:
             first, last = found[begin], found[past - 1]
             lines = text.count("\n", first.start, last.end)
             edits.append((first.start, last.end, "\n" * lines))
     return edited(text, edits)
+
+
+def names(found: Sequence[Word]) -> Set[str]:
+    """All that a module names, but for its rules for tests."""
+    return _divided(found)[1]
+
+
+def _divided(found: Sequence[Word]) -> tuple[list[tuple[int, int]], Set[str]]:
+    """Where rules for tests begin, with the places behind them; and the words of all others."""
+    begins = set(heads(found))
+    kept: set[str] = set()
+    cases: list[tuple[int, int]] = []
+    for begin, past in _statements(found, begins):
+        alone = begin in begins and _is_one(found[begin:past])
+        if alone and found[begin].text.startswith(_PREFIXES):
+            cases.append((begin, past))
+        else:
+            kept.update(word.text for word in found[begin:past])
+    return cases, kept
 
 
 def _statements(found: Sequence[Word], begins: set[int]) -> Iterator[tuple[int, int]]:
@@ -56,11 +70,14 @@ def _statements(found: Sequence[Word], begins: set[int]) -> Iterator[tuple[int, 
 
 
 def _is_one(statement: Sequence[Word]) -> bool:
-    """Whether no other rule may stand behind on the same line."""
+    """Whether no other rule may stand behind on the same line: a name behind a term begins one."""
     depth = 0
-    for before, word in pairwise(statement):
+    for place, (before, word) in enumerate(pairwise(statement)):
         depth += (before.text in OPEN) - (before.text in CLOSE)
-        behind = before.text == "}" and word.kind == NAME and word.text not in KEYWORDS
+        ends = before.kind != SIGN or before.text in CLOSE
+        if before.text in _OPENING and not is_member(statement, place):
+            ends = False
+        behind = ends and word.kind == NAME and word.text not in KEYWORDS
         if not depth and (behind or word.text == ";"):
             return False
     return True

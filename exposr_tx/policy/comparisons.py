@@ -13,7 +13,7 @@ holds for everybody (tried). Beside what is looked up it compares: ``x = ["GET"]
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Final
 
 from exposr_tx.errors import PolicyInvalid
@@ -25,11 +25,12 @@ from exposr_tx.policy.expressions import (
     comprehension,
     heads,
     opening,
+    split,
 )
-from exposr_tx.policy.prelude import PACKAGE
+from exposr_tx.policy.prelude import PACKAGE, SOUND
 from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, SIGN, Word, edited, is_member
 
-__all__ = ["check_differences", "check_equality", "check_keys", "ordered", "unified"]
+__all__ = ["check_differences", "check_equality", "check_heads", "check_keys", "ordered", "unified"]
 
 _ORDERING: Final = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least"}
 #: What stands between expressions, and is in none.
@@ -78,9 +79,12 @@ def ordered(text: str, found: Sequence[Word]) -> str:
     return edited(text, sorted(edits))
 
 
-def unified(text: str, found: Sequence[Word]) -> str:
+def unified(text: str, found: Sequence[Word], imported: Set[str]) -> str:
     """A module's text in which ``=`` compares a constant with what a name has. Lines stay where
-    they are."""
+    they are.
+
+    :param imported: names of what is imported; with what is looked up beside them the engine dies.
+    """
     bars, starts = _bars(found), {*heads(found)}
     edits: list[tuple[int, int, str]] = []
     for place, word in enumerate(found):
@@ -89,12 +93,21 @@ def unified(text: str, found: Sequence[Word]) -> str:
         begin, end = _begin(found, place, bars), _end(found, place, bars)
         if begin == place or begin in starts or found[begin].text == "default":
             continue  # the value of a rule
-        for first, past in ((begin, place), (place + 1, end)):
-            if _is_constant(found[first:past]):
+        sides = (begin, place), (place + 1, end)
+        for first, past in (part for side in sides for part in _opaque(found, *side)):
+            edits.append((found[first].start, found[first].start, f"{SOUND}("))
+            edits.append((found[past - 1].end, found[past - 1].end, ")"))
+        for (first, past), other in zip(sides, sides[::-1], strict=True):
+            if not _is_constant(found[first:past]):
+                continue
+            is_bound = {part.text for part in found[slice(*other)]} <= imported
+            if is_bound or _names_nothing(found, *other):
+                edits.append((word.start, word.end, "=="))
+            else:
                 edits.append((found[first].start, found[first].start, "["))
                 edits.append((found[past - 1].end, found[past - 1].end, "][0]"))
-                break
-    return edited(text, edits)
+            break
+    return edited(text, sorted(edits, key=lambda edit: edit[:2]))
 
 
 def _bars(found: Sequence[Word]) -> Set[int]:
@@ -205,6 +218,54 @@ def _goes_on(found: Sequence[Word], place: int) -> bool:
 def _is_constant(term: Sequence[Word]) -> bool:
     """Whether nothing of a term is to be found out."""
     return all(word.kind not in (NAME, SIGN) or word.text in _CONSTANTS for word in term)
+
+
+def _is_written(found: Sequence[Word], begin: int, end: int) -> bool:
+    """Whether a term is one bracket."""
+    return found[begin].text in ("[", "{") and closing(found, begin) == end - 1
+
+
+def _is_set(found: Sequence[Word], begin: int, end: int) -> bool:
+    """Whether a term is a set that is written out."""
+    one = len(split(found[begin + 1 : end - 1], frozenset({":"}))) == 1
+    return one and found[begin].text == "{" and _is_written(found, begin, end)
+
+
+def _names_nothing(found: Sequence[Word], begin: int, end: int) -> bool:
+    """Whether a term is a comprehension or a set that is written out: no name in it can get a
+    value, and with what is looked up on the other side the engine does not compile it."""
+    if not _is_written(found, begin, end):
+        return False
+    return _is_set(found, begin, end) or bool(comprehension(found, begin))
+
+
+def _opaque(found: Sequence[Word], begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """What of an array or object that is written out the engine takes for equal to anything, where
+    ``=`` goes through it: sets, comprehensions and ``in`` (tried)."""
+    if not _is_written(found, begin, end) or _names_nothing(found, begin, end):
+        return
+    at = begin + 1
+    for part in split(found[begin + 1 : end - 1], frozenset({",", ":"})):
+        at = next(place for place in range(at, end) if found[place] is part[0])
+        past = at + len(part)
+        asks = len(split(part, frozenset({"in"}))) > 1
+        if asks or (_names_nothing(found, at, past) and not _is_constant(part)):
+            yield at, past
+        else:
+            yield from _opaque(found, at, past)
+
+
+def check_heads(path: str, found: Sequence[Word]) -> None:
+    """Refuse sets in the arguments that a function is defined with: there any set fits them."""
+    for head in heads(found):
+        if [word.text for word in found[head + 1 : head + 2]] != ["("]:
+            continue
+        for at in range(head + 2, closing(found, head + 1)):
+            if found[at].text == "set" or _is_set(found, at, closing(found, at) + 1):
+                raise PolicyInvalid(
+                    f"{path}:{found[at].line}: to the embedded engine any set fits one in a "
+                    "function's arguments; give it a name there, and compare that"
+                )
 
 
 def _is_number(term: Sequence[Word]) -> bool:

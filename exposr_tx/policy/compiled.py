@@ -14,7 +14,7 @@ from exposr_tx.interfaces import Decision
 from exposr_tx.policy.document import Reading
 from exposr_tx.policy.engine import UNDEFINED, Engine, EvaluationFailed
 from exposr_tx.policy.prelude import PACKAGE, prelude
-from exposr_tx.policy.scan import Module, check, fields_of, scan
+from exposr_tx.policy.scan import Module, check, fields_of, scan_all
 from exposr_tx.policy.sources import Source
 from exposr_tx.policy.verdict import DENIED, FAILED, NO_PACKAGE, verdict
 
@@ -49,7 +49,7 @@ class Compiled:
     """
 
     def __init__(self, sources: Sequence[Source], only: Sequence[int] = ()) -> None:
-        modules = [scan(source) for source in sources]
+        modules = scan_all(sources)
         check(modules)
         self.modules = [modules[number] for number in only] or modules
         self.outline = Outline(

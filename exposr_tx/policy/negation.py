@@ -22,7 +22,7 @@ from exposr_tx.policy.expressions import (
     keyword,
     split,
 )
-from exposr_tx.policy.words import NAME, NUMBER, OPEN, STRING, Word, edited
+from exposr_tx.policy.words import CLOSE, NAME, NUMBER, OPEN, STRING, Word, edited
 
 __all__ = ["check_nested", "required"]
 
@@ -30,6 +30,8 @@ _EQUAL: Final = ("==", "=")
 _COMPARISONS: Final = frozenset({*_EQUAL, "!=", "<", "<=", ">", ">=", "in"})
 _ARITHMETIC: Final = OPERATORS - _COMPARISONS
 _BAR: Final = frozenset({"|"})
+#: Behind one of these an expression is not over.
+_OPENING: Final = (":=", ",", ";", ".", "as", "some", "with")
 #: What is always defined, or cannot be asked for.
 _PLAIN: Final = frozenset({"true", "false", "null", "_"})
 
@@ -141,4 +143,19 @@ def _within(term: Sequence[Word], alone: bool) -> Iterator[Sequence[Word]]:
 
 def _spelled(term: Sequence[Word]) -> str:
     """A term on one line."""
-    return "".join(word.text if word.glued else f" {word.text}" for word in term).strip()
+    pieces: list[str] = []
+    bodies: list[bool] = []  # of each bracket that is open, whether it has a | already
+    before = term[0]
+    for word in term:
+        ends = word.text in OPERATORS or before.text in OPERATORS or before.text in _OPENING
+        if word.first and any(bodies[-1:]) and not ends and word.text not in (*CLOSE, ";", "with"):
+            pieces.append(";")  # what a line's end is between expressions
+        if word.text in OPEN:
+            bodies.append(False)
+        elif word.text in CLOSE:
+            bodies.pop()
+        elif word.text == "|" and bodies:
+            bodies[-1] = True
+        pieces += [word.text] if word.glued else [" ", word.text]
+        before = word
+    return "".join(pieces).strip()

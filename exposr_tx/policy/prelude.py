@@ -98,8 +98,8 @@ cidr_contains(network, inner) := found if {{
 length_of(parts, most) := most if count(parts) == 1
 length_of(parts, most) := length if {{
     count(parts) == 2
+    regex.match(`^[0-9]{{1,3}}$`, parts[1])
     length := to_number(parts[1])
-    length >= 0
     length <= most
 }}
 
@@ -135,7 +135,7 @@ digits(text) := concat("", [pair |
     some octet in split(text, ".")
     pair := octet_digits(octet)
 ]) if {{
-    regex.match(`^[0-9]{{1,3}}(\\.[0-9]{{1,3}}){{3}}$`, text)
+    regex.match(`^(0|[1-9][0-9]{{0,2}})(\\.(0|[1-9][0-9]{{0,2}})){{3}}$`, text)
     every octet in split(text, ".") {{ to_number(octet) <= 255 }}
 }}
 digits(text) := concat("", [group |

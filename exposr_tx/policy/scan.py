@@ -17,11 +17,12 @@ from typing import Final
 from exposr_tx.errors import PolicyInvalid
 from exposr_tx.policy.bodies import check_bodies
 from exposr_tx.policy.builtins import CHANGING, HAVE, remedy
-from exposr_tx.policy.cases import without_cases
+from exposr_tx.policy.cases import names, without_cases
 from exposr_tx.policy.closures import captured
 from exposr_tx.policy.comparisons import (
     check_differences,
     check_equality,
+    check_heads,
     check_keys,
     ordered,
     unified,
@@ -40,7 +41,7 @@ from exposr_tx.policy.sources import Source
 from exposr_tx.policy.variables import Scope, giving, known, scopes
 from exposr_tx.policy.words import CLOSE, OPEN, Word, words
 
-__all__ = ["Module", "check", "fields_of", "scan"]
+__all__ = ["Module", "check", "fields_of", "scan", "scan_all"]
 
 #: Where the names of built-in functions begin, those that the engine lacks included.
 _FAMILIES: Final = frozenset(
@@ -109,11 +110,21 @@ class Module:
         return any(call.name in CHANGING or call.name == DECODE_VERIFY for call in self.calls)
 
 
-def scan(source: Source) -> Module:
-    """Read a file. Raises PolicyInvalid."""
+def scan_all(sources: Iterable[Source]) -> list[Module]:
+    """Read a set of files. Raises PolicyInvalid."""
+    sources = tuple(sources)
+    named = {name for source in sources for name in names(words(source.path, source.text))}
+    return [scan(source, named) for source in sources]
+
+
+def scan(source: Source, named: Set[str] = frozenset()) -> Module:
+    """Read a file. Raises PolicyInvalid.
+
+    :param named: what other files name; rules for tests stay where they do.
+    """
     found = words(source.path, source.text)
     _check_depth(source.path, found)
-    text = without_cases(source.text, found)
+    text = without_cases(source.text, found, named)
     text = single(source.path, text, words(source.path, text))
     text = rewritten(text, words(source.path, text))
     found = words(source.path, text)
@@ -121,6 +132,7 @@ def scan(source: Source) -> Module:
     check_pairs(source.path, found)
     check_equality(source.path, found)
     check_differences(source.path, found)
+    check_heads(source.path, found)
     if not found or found[0].text != "package":
         line = found[0].line if found else 1
         raise PolicyInvalid(f"{source.path}:{line}: a policy begins with: package NAME")
@@ -140,7 +152,7 @@ def scan(source: Source) -> Module:
         _judge(module, found, reference, reference.at in begins, local)
     check_replacements(source.path, found)
     check_keys(source.path, found, giving(within))
-    module.text = _mended(source.path, text, found, within)
+    module.text = _mended(module, found, within)
     _enter(module, within, frozenset())
     return module
 
@@ -164,13 +176,14 @@ def _enter(module: Module, within: Iterable[Scope], outside: Set[str]) -> None:
         _enter(module, scope.inner, outside | scope.bound.keys())
 
 
-def _mended(path: str, text: str, found: list[Word], within: Sequence[Scope]) -> str:
+def _mended(module: Module, found: list[Word], within: Sequence[Scope]) -> str:
     """A module's text without what the engine gets wrong. Lines stay where they are."""
-    text = captured(text, found, within)
+    path = module.path
+    text = captured(module.text, found, within)
     text = ordered(text, words(path, text))
     text = guarded(text, words(path, text))
     text = required(text, words(path, text))
-    text = unified(text, words(path, text))
+    text = unified(text, words(path, text), module.aliases.keys())
     return closed(text, words(path, text))
 
 
@@ -330,9 +343,10 @@ def _arguments(found: list[Word], place: int) -> list[Sequence[Word]]:
 
 
 def _defines(found: list[Word], place: int) -> bool:
-    """Whether what follows the bracket that opens here makes it the head of a function."""
+    """Whether what follows the bracket that opens here makes it the head of a function; one
+    without value and body is true."""
     past = closing(found, place) + 1
-    return past < len(found) and found[past].text in (":=", "=", "if", "{")
+    return past >= len(found) or found[past].first or found[past].text in (":=", "=", "if", "{")
 
 
 def _has_brackets(found: list[Word], reference: Reference) -> bool:

@@ -66,7 +66,29 @@ class CaseTests(SynchronousTestCase):
             ("test_a if input.path\ntest_b if test_a", set()),
             ("test_a if { true } deny if input.path", {"test_a"}),
             ("test_a := 1; deny if input.path", {"test_a"}),
+            ("test_a if true deny if input.path", {"test_a"}),
+            ('test_a if input.x == "a" deny if input.path', {"test_a"}),
+            ("test_a := input.x deny if input.path", {"test_a"}),
+            ("test_a := input.if deny if input.path", {"test_a"}),
+            ("test_a := [1] deny if input.path", {"test_a"}),
+            ("test_a if every x in [1] { not x } else := true", set()),
+            ("test_a if not input.x with input.x as null", set()),
             ("default test_a := false", {"test_a"}),
             ("testing if input.path", {"testing"}),
         ):
             self.assertEqual(scan(Source("a", f"package a\n{rules}\n")).rules, rest, rules)
+
+    def test_named_elsewhere(self) -> None:
+        """What a rule of another file names decides as well; what only its tests name does not."""
+        library = 'package lib\ntest_get(x) if x == "GET"\ntest_given := {"method": "GET"}\n'
+        rules = """package auth.server
+import data.lib
+allow if lib.test_get(input.method)
+test_allowed if { allow with input as lib.test_given }
+"""
+        policy = compiled(Folder(self, lib=library, policy=rules))
+        found = [
+            policy.evaluate("auth.server", {"method": method}).outcome for method in ("GET", "PUT")
+        ]
+        self.assertEqual(found, ["allowed", "denied"])
+        self.assertNotIn("test_given", policy.modules[0].text)

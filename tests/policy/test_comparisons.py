@@ -49,6 +49,19 @@ UNIFIED = {
     'x := input.method == "GET"; x = false': True,
     "x := -3; x = -4": False,
     'count([1 | x := input.method; x = "GET"]) == 0': True,
+    '[x | x := input.method] = ["POST"]': True,
+    '{"GET"} = {x | x := input.method}': False,
+    '{x: 1 | x := input.method} = {"POST": 1}': True,
+    '{"POST"} = {input.method}': True,
+    '{method} = {"GET"}': False,
+    'not {"GET", "HEAD"} = {input.method, "HEAD"}': True,
+    '[{input.method}] = [{"GET"}]': False,
+    '[{input.method}, y] = [{"POST"}, 1]; y == 1': True,
+    'x := [{"GET"}]; x = [{input.method}]': False,
+    '{"a": [{input.method}]} = {"a": [{"GET"}]}': False,
+    '[[x | x := input.method]] = [["GET"]]': False,
+    '[set()] = [{x | x := input.method; x == "POST"}]': False,
+    '["GET" in {input.method}] = [true]': False,
     'method = "GET"': False,
     '"POST" = method': True,
     'imported = "GET"': False,
@@ -90,6 +103,15 @@ class ComparisonTests(SynchronousTestCase):
         }
         self.assertEqual(decided, UNIFIED)
 
+    def test_imported(self) -> None:
+        """What is imported may be compared by = where it is a rule's value, too."""
+        for head in ("allow", "allow := x != 1", "rule := x"):
+            text = f'package a\nimport input.method as x\n{head} if {{ x = "GET" }}\n'
+            policies = compiled(Folder(self, a=text + "allow if rule\nrule := false if not x\n"))
+            for method in ("GET", "PUT"):
+                allowed = policies.evaluate("a", {"method": method}).allow
+                self.assertEqual(allowed, method == "GET", head)
+
     def test_values_of_rules(self) -> None:
         """Where = gives a rule its value, it stays as it is."""
         text = "package a\ndefault b = 1\nc = [1]\nf(x) = 2 if x else = 3\nd[1] = 4\n"
@@ -114,6 +136,15 @@ class ComparisonTests(SynchronousTestCase):
             self.assertRegex(str(problem), "a.rego:2: .* give it a name first, as in: x := a == b")
         for text in ("(x == 1)", "not (x == 1)", "y := (x == 1); y", "count([1 | x == 1]) == 1"):
             self.assertIn(text[1:5], scan(Source("a", f"package a\nallow if {{ {text} }}")).text)
+
+    def test_sets_in_heads(self) -> None:
+        """A function that is defined for a certain set would be called for any: refused."""
+        for text in ('f([{"a"}])', 'f(x, {"k": {"a", x}})', "f([set()])"):
+            problem = self.assertRaises(
+                PolicyInvalid, scan, Source("a.rego", f"package a\n{text} if true")
+            )
+            self.assertRegex(str(problem), "a.rego:2: .* any set fits one")
+        scan(Source("a", 'package a\nf([x, {"a": [y]}], {}) if x == {y}'))
 
     def test_keys_with(self) -> None:
         """Where with stands behind ==, the engine would look for keys in front of it without what

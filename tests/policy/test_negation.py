@@ -99,6 +99,29 @@ class NegationTests(SynchronousTestCase):
         self.assertFalse(policies.evaluate("a", {"path": "/b"}).allow)
         self.assertFalse(policies.evaluate("a", {}).allow)
 
+    def test_lines_within(self) -> None:
+        """In a comprehension within a negation each line is an expression, as anywhere else."""
+        for number, body in enumerate(
+            (
+                "some y in split(input.path, x)\n      y != x",
+                "some y\n        in split(input.path, x)\n      y\n        != x\n",
+                'y := split(\n        input.path, x)[_]\n      [y] != [""]\n',
+                'y :=\n        input.path\n      y == "/a" with input.b as 1\n      ["/a"] == [y]',
+            )
+        ):
+            text = f"""package a
+x := ""
+allow if {{
+    not count({{y |
+      {body}
+    }}) == 0
+}}
+"""
+            policies = compiled(Folder(self, a=text))
+            self.assertEqual(policies.modules[0].text.count("\n"), text.count("\n"))
+            self.assertTrue(policies.evaluate("a", {"path": "/a"}).allow, number)
+            self.assertFalse(policies.evaluate("a", {"path": ""}).allow, number)
+
     def test_nested(self) -> None:
         """Within every and not, what the engine gets wrong is refused with its line; a function
         helps."""

@@ -229,6 +229,19 @@ class ScanTests(SynchronousTestCase):
             self.assertIn("needs if", self.refusal(text))
         check([read("allow if every x in [1] {\n  x == 1\n}\nallow := {`a`: 1}\nb := {1 | true}")])
 
+    def test_facts(self) -> None:
+        """A function may be defined without value and body: it is true for these arguments."""
+        text = 'public("/a")\npublic(\n  "/b"\n)\nallow if not public(input.path)\npublic("/c")'
+        module = read(text)
+        check([module])
+        self.assertEqual(module.functions, {"public": 1})
+        self.assertEqual(module.rules, {"allow"})
+        policies = compiled(Folder(self, p=f"package p\n{text}\n"))
+        found = {path: policies.evaluate("p", {"path": path}).allow for path in ("/a", "/c", "/d")}
+        self.assertEqual(found, {"/a": False, "/c": False, "/d": True})
+
+    test_facts.skip = SKIP  # type: ignore[attr-defined]
+
     def test_defined_elsewhere(self) -> None:
         """Functions of other files are found: of the same package, by path and by alias."""
         library = scan(Source("l.rego", "package lib\ndenied(x) if x == 1"))
