@@ -115,6 +115,9 @@ class WebsocketTests(SynchronousTestCase):
         self.assertEqual([first for first, _ in unmasked(wire.taken())], [0x88])
         self.rig.clock.pump([1.0] * 2)
         self.assertTrue(wire.disconnected)
+        self.opened("3")
+        self.rig.reply(b"\x88\0")
+        self.assertEqual(self.rig.heard(), [("frame", 8, ""), ("close", 1005, "")])
         wire = self.opened("2")
         wire.end(ConnectionDone())
         self.assertEqual([each[:2] for each in self.rig.heard()], [("close", 1006)])
@@ -126,6 +129,7 @@ class WebsocketTests(SynchronousTestCase):
             (
                 (1006, "websocket: close 4001: bye", b"\x0f\xa1bye"),
                 (1000, "", b"\x03\xe8"),
+                (1006, "websocket: close 1005 (no status)", b""),
                 (1006, "unexpected EOF", b"\x03\xe9"),
             )
         ):

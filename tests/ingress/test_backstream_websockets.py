@@ -163,6 +163,8 @@ class WebsocketTests(SynchronousTestCase):
             ),
             ("close", {"code": 1000, "reason": ""}, b"\x88\x02\x03\xe8"),
             ("frame", {"type": 8, "data": "D6Fy"}, b"\x88\x03\x0f\xa1r"),
+            ("close", {"code": 1006, "reason": "websocket: close 1005 (no status)"}, b"\x88\0"),
+            ("frame", {"type": 8, "data": ""}, b"\x88\0"),
             ("close", {"code": 1006, "reason": "EOF"}, b""),
         ):
             visitor, id = self.opened()
@@ -173,12 +175,25 @@ class WebsocketTests(SynchronousTestCase):
             self.assertEqual(self.client.heard(), [])
             self.assertEqual(self.client.upstream.streams, 0)
 
+    def test_last_words(self) -> None:
+        """What a target says before it closes without a code, as most programs do, arrives."""
+        visitor, id = self.opened()
+        self.client.frame(id, 1, b"done")
+        reason = "websocket: close 1005 (no status)"
+        self.client.tell("close", connection_id=id, code=1006, reason=reason)
+        self.server.turn(3)
+        self.assertEqual(visitor.taken(), b"\x81\x04done\x88\0")
+
     def test_visitor_closes(self) -> None:
-        """The target is told with which code; who vanishes leaves it without one."""
+        """The target is told with which code, or that there is none; who vanishes leaves it without
+        a word."""
         visitor, _ = self.opened()
         self.send(visitor, b"\x88\x85\0\0\0\0\x0f\xa1bye")
         self.assertEqual(self.client.heard(), [("frame", 8, "D6FieWU="), ("close", 4001, "bye")])
         self.assertTrue(visitor.disconnected)
+        visitor, _ = self.opened()
+        self.send(visitor, b"\x88\x80\0\0\0\0")
+        self.assertEqual(self.client.heard(), [("frame", 8, ""), ("close", 1005, "")])
         visitor, _ = self.opened()
         visitor.loseConnection()
         self.server.turn()

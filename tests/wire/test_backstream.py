@@ -398,12 +398,12 @@ class WebsocketTests(SynchronousTestCase):
 
     def test_what_was_meant(self) -> None:
         """Go programs say 1006, and the code that was meant in the reason; what no close frame may
-        have is nobody's to tell."""
+        have is nobody's to tell, but that there is none: an empty one says that."""
         for code, reason, meant in (
             (1006, "websocket: close 4001: see you", (4001, "see you")),
             (1006, "websocket: close 1001 (going away): x", (1001, "x")),
             (1006, "websocket: close 1000 (normal)", (1000, "")),
-            (1006, "websocket: close 1005 (no status)", None),
+            (1006, "websocket: close 1005 (no status)", (1005, "")),
             (1006, "unexpected EOF", None),
             (1000, "bye", (1000, "bye")),
             (0, "", None),
@@ -414,6 +414,10 @@ class WebsocketTests(SynchronousTestCase):
         payload = Payload("1", 8, b"\x0f\xa1bye")
         self.assertEqual(payload.closing, Closing("1", 4001, "bye"))
         self.assertEqual(Closing("1", 4001, "bye").payload, payload)
+        empty = Payload("1", 8, b"")
+        self.assertEqual(
+            (empty.closing, Closing("1", 1005, "x").payload), (Closing("1", 1005), empty)
+        )
         self.assertEqual(len(Closing("1", 1000, "é" * 100).payload.data), 2 + 122)
 
     def test_lies(self) -> None:
