@@ -176,13 +176,15 @@ class WebsocketTests(SynchronousTestCase):
             self.assertEqual(self.client.upstream.streams, 0)
 
     def test_last_words(self) -> None:
-        """What a target says before it closes without a code, as most programs do, arrives."""
-        visitor, id = self.opened()
-        self.client.frame(id, 1, b"done")
-        reason = "websocket: close 1005 (no status)"
-        self.client.tell("close", connection_id=id, code=1006, reason=reason)
-        self.server.turn(3)
-        self.assertEqual(visitor.taken(), b"\x81\x04done\x88\0")
+        """What a target says before it closes without a code, as most programs do, or ends without
+        closing, arrives."""
+        for reason, said in (("websocket: close 1005 (no status)", b"\x88\0"), ("EOF", b"")):
+            visitor, id = self.opened()
+            self.client.frame(id, 1, b"done")
+            self.client.tell("close", connection_id=id, code=1006, reason=reason)
+            self.server.turn(3)
+            self.assertEqual(visitor.taken(), b"\x81\x04done" + said)
+            self.assertTrue(visitor.disconnected)
 
     def test_visitor_closes(self) -> None:
         """The target is told with which code, or that there is none; who vanishes leaves it without

@@ -104,7 +104,7 @@ class VisitorWebsocket(WebSocketServerProtocol):
         if closing is not None:
             self._over = True
             if closing.meant is None or not self._is_open:
-                self.dropConnection(abort=True)
+                self.dropConnection(abort=False)  # what was said before has yet to arrive
             else:
                 self.sendCloseFrame(*closing.meant.parts)
         elif isinstance(message, Payload) and message.kind in (TEXT, BINARY) and self._is_open:
