@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.transport.backstream import exchange
+from exposr_tx.transport.backstream import exchange, upstream
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.test_backstream import Client, Server
 from tests.ingress.visiting import Targets, Wire
@@ -185,6 +185,24 @@ class WebsocketTests(SynchronousTestCase):
             self.server.turn(3)
             self.assertEqual(visitor.taken(), b"\x81\x04done" + said)
             self.assertTrue(visitor.disconnected)
+
+    def test_greeting(self) -> None:
+        """What a target says at once may come before the client's answer; not without a limit."""
+        visitor = self.server.visit(UPGRADE)
+        id = self.client.sent[-1]["data"]["id"]
+        self.client.frame(id, 1, b"hello")
+        self.client.tell("close", connection_id=id, code=1006, reason="EOF")
+        self.client.accept()
+        self.server.turn(3)
+        self.assertTrue(visitor.taken().endswith(b"\r\n\r\n\x81\x05hello"))
+        self.assertTrue(visitor.disconnected)
+        self.patch(upstream, "MAX_EARLY", 1000)
+        visitor = self.server.visit(UPGRADE)
+        self.client.frame(self.client.sent[-1]["data"]["id"], 2, bytes(1000))
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 502 ", visitor.taken())
+        assert self.client.closed is not None
+        self.assertEqual(self.client.closed[0], 1002)
 
     def test_visitor_closes(self) -> None:
         """The target is told with which code, or that there is none; who vanishes leaves it without
