@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +20,20 @@ from tests.system.websockets import accept_key
 
 
 class Websockets(Rig):
-    """A connection to a newer server, and a destination."""
+    """A connection to a newer server, and a destination.
+
+    :ivar waiting: connects to the destination, where that takes time.
+    """
+
+    waiting: list[Callable[[], object]] | None = None
+
+    def _connect(self, factory: Any) -> Deferred[Any]:
+        if self.waiting is None:
+            return super()._connect(factory)
+        connecting: Deferred[Any] = Deferred()
+        connect = super()._connect
+        self.waiting.append(lambda: connect(factory).chainDeferred(connecting))
+        return connecting
 
     def tell(self, kind: str, **data: Any) -> None:
         message = {"type": f"websocket_{kind}", "data": data}
@@ -115,6 +130,9 @@ class WebsocketTests(SynchronousTestCase):
         self.assertEqual([first for first, _ in unmasked(wire.taken())], [0x88])
         self.rig.clock.pump([1.0] * 2)
         self.assertTrue(wire.disconnected)
+        self.opened("3")
+        self.rig.reply(b"\x88\0")
+        self.assertEqual(self.rig.heard(), [("frame", 8, ""), ("close", 1005, "")])
         wire = self.opened("2")
         wire.end(ConnectionDone())
         self.assertEqual([each[:2] for each in self.rig.heard()], [("close", 1006)])
@@ -126,6 +144,7 @@ class WebsocketTests(SynchronousTestCase):
             (
                 (1006, "websocket: close 4001: bye", b"\x0f\xa1bye"),
                 (1000, "", b"\x03\xe8"),
+                (1006, "websocket: close 1005 (no status)", b""),
                 (1006, "unexpected EOF", b"\x03\xe9"),
             )
         ):
@@ -159,6 +178,18 @@ class WebsocketTests(SynchronousTestCase):
         self.assertEqual(len(self.rig.wires), 2)
         self.rig.clock.advance(REFUSAL_WAIT)
         self.assertEqual([data["id"] for _, data in self.rig.websockets], ["1", "3"])
+
+    def test_one_id_twice(self) -> None:
+        """Of two with one id, which are connected at the same time, one stays."""
+        self.rig.waiting = []
+        self.rig.upgrade("1")
+        self.rig.upgrade("1")
+        for connect in self.rig.waiting:
+            connect()
+        self.assertEqual([wire.disconnected for wire in self.rig.wires], [False, True])
+        self.assertEqual(len(self.rig.exchanges), 1)
+        self.rig.exchanges.lost("gone")
+        self.assertTrue(self.rig.wires[0].disconnected)
 
     def test_connection_is_lost(self) -> None:
         """With the server go its websockets; the destination is told goodbye."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from exposr_tx.transport.backstream import exchange
+from exposr_tx.transport.backstream import exchange, upstream
 from exposr_tx.wire.backstream import MAX_REQUEST_BODY
 from tests.ingress.test_backstream import Client, Server
 from tests.ingress.visiting import Targets, Wire
@@ -163,6 +163,8 @@ class WebsocketTests(SynchronousTestCase):
             ),
             ("close", {"code": 1000, "reason": ""}, b"\x88\x02\x03\xe8"),
             ("frame", {"type": 8, "data": "D6Fy"}, b"\x88\x03\x0f\xa1r"),
+            ("close", {"code": 1006, "reason": "websocket: close 1005 (no status)"}, b"\x88\0"),
+            ("frame", {"type": 8, "data": ""}, b"\x88\0"),
             ("close", {"code": 1006, "reason": "EOF"}, b""),
         ):
             visitor, id = self.opened()
@@ -173,12 +175,45 @@ class WebsocketTests(SynchronousTestCase):
             self.assertEqual(self.client.heard(), [])
             self.assertEqual(self.client.upstream.streams, 0)
 
+    def test_last_words(self) -> None:
+        """What a target says before it closes without a code, as most programs do, or ends without
+        closing, arrives."""
+        for reason, said in (("websocket: close 1005 (no status)", b"\x88\0"), ("EOF", b"")):
+            visitor, id = self.opened()
+            self.client.frame(id, 1, b"done")
+            self.client.tell("close", connection_id=id, code=1006, reason=reason)
+            self.server.turn(3)
+            self.assertEqual(visitor.taken(), b"\x81\x04done" + said)
+            self.assertTrue(visitor.disconnected)
+
+    def test_greeting(self) -> None:
+        """What a target says at once may come before the client's answer; not without a limit."""
+        visitor = self.server.visit(UPGRADE)
+        id = self.client.sent[-1]["data"]["id"]
+        self.client.frame(id, 1, b"hello")
+        self.client.tell("close", connection_id=id, code=1006, reason="EOF")
+        self.client.accept()
+        self.server.turn(3)
+        self.assertTrue(visitor.taken().endswith(b"\r\n\r\n\x81\x05hello"))
+        self.assertTrue(visitor.disconnected)
+        self.patch(upstream, "MAX_EARLY", 1000)
+        visitor = self.server.visit(UPGRADE)
+        self.client.frame(self.client.sent[-1]["data"]["id"], 2, bytes(1000))
+        self.server.turn()
+        self.assertIn(b"HTTP/1.1 502 ", visitor.taken())
+        assert self.client.closed is not None
+        self.assertEqual(self.client.closed[0], 1002)
+
     def test_visitor_closes(self) -> None:
-        """The target is told with which code; who vanishes leaves it without one."""
+        """The target is told with which code, or that there is none; who vanishes leaves it without
+        a word."""
         visitor, _ = self.opened()
         self.send(visitor, b"\x88\x85\0\0\0\0\x0f\xa1bye")
         self.assertEqual(self.client.heard(), [("frame", 8, "D6FieWU="), ("close", 4001, "bye")])
         self.assertTrue(visitor.disconnected)
+        visitor, _ = self.opened()
+        self.send(visitor, b"\x88\x80\0\0\0\0")
+        self.assertEqual(self.client.heard(), [("frame", 8, ""), ("close", 1005, "")])
         visitor, _ = self.opened()
         visitor.loseConnection()
         self.server.turn()

@@ -35,6 +35,8 @@ QUEUE: Final = 256
 #: Bytes of bodies, of both directions, that are held for one client: beyond it further bodies
 #: are 503, and the client is asked nothing more until slow visitors have read their answers.
 MAX_HELD: Final = 128 * 1024 * 1024
+#: Bytes of messages about a websocket that come before the client says that it has it.
+MAX_EARLY: Final = 4 * 1024 * 1024
 
 
 class Messages(Protocol):
@@ -113,6 +115,8 @@ class JsonUpstream:
         self._streams: set[Exchange] = set()
         self._unanswered: set[Exchange] = set()
         self._websockets: dict[str, Exchange] = {}
+        self._early: list[Payload | Closing] = []
+        self._early_size = 0
         self.held = 0
         self._gone = False
         self._drained: list[Deferred[None]] = []
@@ -265,11 +269,10 @@ class JsonUpstream:
             self.violated(str(error))
             return
         if isinstance(said, Payload | Closing):
-            stream = self._websockets.get(said.id)
-            if stream is not None:
-                if said.closing is not None:
-                    del self._websockets[said.id]
-                stream.told(said)
+            if said.id == self._requests.pending:
+                self._keep(said, len(data))
+            else:
+                self._say_on(said)
         elif isinstance(said, bytes):
             if self._asked is not None:
                 self._messages.send_text(said)
@@ -280,11 +283,32 @@ class JsonUpstream:
         else:
             self._answered(said)
 
+    def _keep(self, message: Payload | Closing, size: int) -> None:
+        # Go clients relay what a target says at once, and answer at the same time.
+        self._early.append(message)
+        self._early_size += size
+        if self._early_size > MAX_EARLY:
+            self.violated("too much is said of a websocket that is not there yet")
+
+    def _say_on(self, message: Payload | Closing) -> None:
+        stream = self._websockets.get(message.id)
+        if stream is not None:
+            if message.closing is not None:
+                del self._websockets[message.id]
+            stream.told(message)
+
+    def _forget_early(self) -> list[Payload | Closing]:
+        early, self._early, self._early_size = self._early, [], 0
+        return early
+
     def _upgraded(self, answer: UpgradeAnswer) -> None:
         asked, self._asked = self._asked, None
+        early = self._forget_early()
         if asked is not None and answer.accepted:
             self._websockets[answer.id] = asked
             asked.upgraded(answer)
+            for message in early:
+                self._say_on(message)
         elif asked is not None:
             asked.not_upgraded(502)
         elif answer.accepted:
@@ -293,6 +317,7 @@ class JsonUpstream:
 
     def _answered(self, response: ResponseMessage) -> None:
         asked, self._asked = self._asked, None
+        self._forget_early()
         if asked is not None and asked.is_websocket:
             asked.not_upgraded(501)
         elif asked is not None and response.is_answer and response.is_writable:
@@ -333,6 +358,7 @@ class JsonUpstream:
         if self._gone:
             return
         self._gone = True
+        self._forget_early()
         self.accepting = False
         self._clients.unplug(self, clean=False)
         waiting = set(self._clients.waiting)

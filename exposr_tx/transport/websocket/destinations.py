@@ -24,7 +24,15 @@ from exposr_tx.transport.websocket.settings import (
     Timers,
     limits,
 )
-from exposr_tx.wire.backstream import BINARY, TEXT, Closing, Payload, Upgrade, UpgradeAnswer
+from exposr_tx.wire.backstream import (
+    BINARY,
+    NO_STATUS,
+    TEXT,
+    Closing,
+    Payload,
+    Upgrade,
+    UpgradeAnswer,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -97,7 +105,7 @@ class DestinationWebsocket(WebSocketClientProtocol):
 
     def onCloseFrame(self, code: Any, reason: Any) -> Any:
         failed = super().onCloseFrame(code, reason)
-        self._ended(code, self.remoteCloseReason)
+        self._ended(NO_STATUS if code is None else code, self.remoteCloseReason)
         # The destination is to drop TCP, and may be slow to.
         self.factory.reactor.callLater(CLOSE_TIMEOUT, self.transport.abortConnection)
         return failed
@@ -136,7 +144,7 @@ class DestinationWebsocket(WebSocketClientProtocol):
         """Nobody is at the other end any more."""
         self._over = True
         if self._opened:
-            self.sendCloseFrame(closing.code, closing.reason_bytes)
+            self.sendCloseFrame(*closing.parts)
         else:
             self.dropConnection(abort=True)
 

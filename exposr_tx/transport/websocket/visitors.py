@@ -13,7 +13,15 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 
 from exposr_tx.interfaces import CloseCode
 from exposr_tx.transport.websocket.settings import MAX_MESSAGE, Silence, Timers, limits
-from exposr_tx.wire.backstream import BINARY, TEXT, Closing, Payload, UpgradeAnswer, is_field
+from exposr_tx.wire.backstream import (
+    BINARY,
+    NO_STATUS,
+    TEXT,
+    Closing,
+    Payload,
+    UpgradeAnswer,
+    is_field,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -80,7 +88,8 @@ class VisitorWebsocket(WebSocketServerProtocol):
     def onClose(self, clean: bool, code: int | None, reason: str | None) -> None:
         if not self._over:
             self._over = True
-            closing = Closing(self._answer.id, code or CloseCode.ABNORMAL, reason or "")
+            without = NO_STATUS if clean else CloseCode.ABNORMAL
+            closing = Closing(self._answer.id, code or without, reason or "")
             if closing.meant is not None:  # the client lets go of the target without a word
                 self._say(closing.payload)
             self._say(closing)
@@ -95,9 +104,9 @@ class VisitorWebsocket(WebSocketServerProtocol):
         if closing is not None:
             self._over = True
             if closing.meant is None or not self._is_open:
-                self.dropConnection(abort=True)
+                self.dropConnection(abort=False)  # what was said before has yet to arrive
             else:
-                self.sendCloseFrame(closing.meant.code, closing.meant.reason_bytes)
+                self.sendCloseFrame(*closing.meant.parts)
         elif isinstance(message, Payload) and message.kind in (TEXT, BINARY) and self._is_open:
             self.sendMessage(message.data, message.kind == BINARY)
 

@@ -18,6 +18,7 @@ from exposr_tx.wire.backstream.members import HOP, MAX_ID, canonical, is_field, 
 from exposr_tx.wire.backstream.messages import RequestMessage, ResponseMessage
 from exposr_tx.wire.backstream.websockets import (
     BINARY,
+    NO_STATUS,
     TEXT,
     Closing,
     Payload,
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_RESPONSE_BODY",
     "MAX_RESPONSE_MESSAGE",
     "MAX_SKIPPED_MESSAGE",
+    "NO_STATUS",
     "TEXT",
     "Closing",
     "Payload",

@@ -21,6 +21,8 @@ __all__ = ["Closing", "Payload", "Upgrade", "UpgradeAnswer", "said_of_websockets
 TEXT: Final = 1
 BINARY: Final = 2
 CLOSE: Final = 8
+#: The code of a close frame that is empty, and never in one (section 7.1.5).
+NO_STATUS: Final = 1005
 #: Bytes of a close frame's reason (section 5.5).
 MAX_REASON: Final = 123
 #: Fields of a handshake that are between two neighbours.
@@ -30,8 +32,9 @@ _OWN: Final = HOP | {
 }
 #: How the Go programs' websockets say with which code and reason one was closed.
 _CLOSED_WITH: Final = re.compile(r"websocket: close (\d{4})(?: \([^)]*\))?(?:: (.*))?", re.DOTALL)
-#: Codes that a close frame may have, of those that mean something (RFC 6455 section 7.4).
-_SAYABLE: Final = frozenset({*range(1000, 1004), *range(1007, 1012), *range(3000, 5000)})
+#: Codes that a close frame may have, of those that mean something (RFC 6455 section 7.4), or which
+#: it can say by having none.
+_SAYABLE: Final = frozenset({*range(1000, 1004), NO_STATUS, *range(1007, 1012), *range(3000, 5000)})
 
 
 def _passed_on(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -130,7 +133,8 @@ class Payload(_Said):
         if self.kind != CLOSE:
             return None
         reason = self.data[2:].decode("utf-8", "replace")
-        return Closing(self.id, int.from_bytes(self.data[:2], "big"), reason)
+        code = int.from_bytes(self.data[:2], "big") if self.data else NO_STATUS
+        return Closing(self.id, code, reason)
 
     def data_members(self) -> Mapping[str, Any]:
         data = b64encode(self.data).decode("ascii")
@@ -159,15 +163,19 @@ class Closing(_Said):
         return self
 
     @property
-    def reason_bytes(self) -> bytes:
-        """As much of the reason as a close frame may have."""
+    def parts(self) -> tuple[int | None, bytes]:
+        """Code and reason of a close frame that says the same, as much as it may have."""
+        if self.code == NO_STATUS:
+            return None, b""
         whole = self.reason.encode("utf-8", "replace")
-        return whole[:MAX_REASON].decode(errors="ignore").encode()
+        return self.code, whole[:MAX_REASON].decode(errors="ignore").encode()
 
     @property
     def payload(self) -> Payload:
         """A close frame's that says the same."""
-        return Payload(self.id, CLOSE, self.code.to_bytes(2, "big") + self.reason_bytes)
+        code, reason = self.parts
+        data = b"" if code is None else code.to_bytes(2, "big")
+        return Payload(self.id, CLOSE, data + reason)
 
     @property
     def meant(self) -> Closing | None:
