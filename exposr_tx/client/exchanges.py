@@ -286,6 +286,7 @@ class Exchanges:
         self._responses = Responses()
         self._running: set[Deferred[Any]] = set()
         self._websockets: dict[str, DestinationWebsocket] = {}
+        self._connecting: dict[str, Deferred[None]] = {}  # of websockets
         self._over = False
         self._given_up = ""
 
@@ -309,18 +310,28 @@ class Exchanges:
                 if message.closing is not None:
                     del self._websockets[message.id]
                 websocket.said(message)
+            elif message.closing is not None and message.id in self._connecting:
+                self._connecting[message.id].cancel()
         elif isinstance(message, Upgrade):
-            self._run(self._upgrade(message))
+            id = message.id
+            connecting = self._run(self._upgrade(message))
+            if not connecting.called:
+                self._connecting[id] = connecting
+                connecting.addBoth(lambda _: self._connected(id))
         elif message is not None:
             self._events.asked(message)
             self._run(self._exchange(message))
 
-    def _run(self, working: Coroutine[Any, Any, None]) -> None:
+    def _run(self, working: Coroutine[Any, Any, None]) -> Deferred[None]:
         running = Deferred.fromCoroutine(working)
         self._running.add(running)
         running.addBoth(lambda _: self._done(running))
         if len(self._running) >= MAX_AT_ONCE:
             self._connection.pause()
+        return running
+
+    def _connected(self, id: str) -> None:
+        del self._connecting[id]
 
     async def _upgrade(self, upgrade: Upgrade) -> None:
         """Connect a visitor's websocket with the destination."""
@@ -330,7 +341,8 @@ class Exchanges:
         self._events.asked(request)
         failed: Callable[..., object] = partial(self._not_upgraded, request)
         try:
-            if upgrade.id in self._websockets or len(self._websockets) >= MAX_WEBSOCKETS:
+            known = upgrade.id in self._websockets or upgrade.id in self._connecting
+            if known or len(self._websockets) + len(self._connecting) >= MAX_WEBSOCKETS:
                 raise TargetFailed(f"there are {MAX_WEBSOCKETS} websockets, or one with this id")
             self._destination.handshake(request, "")
             recording = None

@@ -36,6 +36,7 @@ class Rig:
         self.told: list[str] = []
         self.wires: list[Wire] = []
         self.fault: Exception | None = None
+        self.connecting: Deferred[Any] | None = None
         self.newer: list[Deferred[bool]] = []
         self.watching = Watching()
         recorder = Recorder([self.watching], seconds=self.clock.seconds)
@@ -51,6 +52,8 @@ class Rig:
     def _connect(self, factory: Any) -> Deferred[Any]:
         if self.fault is not None:
             return fail(self.fault)
+        if self.connecting is not None:
+            return self.connecting
         wire = Wire()
         wire.protocol = factory.buildProtocol(None)
         wire.protocol.makeConnection(wire)

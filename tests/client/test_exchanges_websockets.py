@@ -155,6 +155,23 @@ class WebsocketTests(SynchronousTestCase):
             self.assertTrue(wire.disconnected)
             self.assertEqual((self.rig.heard(), len(self.rig.exchanges)), ([], 0))
 
+    def test_visitor_closes_early(self) -> None:
+        """One that another client took, and that is over before the destination here has answered
+        or is connected, is not opened here any more."""
+        self.rig.upgrade("1")
+        self.rig.tell("close", connection_id="1", code=1000, reason="")
+        self.assertTrue(self.rig.wires[0].disconnected)
+        never: Deferred[Any] = Deferred()
+        self.rig.connecting = never
+        self.rig.upgrade("2")
+        self.rig.upgrade("2")
+        self.rig.frame("2", 8, b"\x03\xe8")
+        self.assertTrue(never.called)
+        self.rig.clock.advance(REFUSAL_WAIT)
+        found = [(data["id"], data["accepted"]) for _, data in self.rig.websockets]
+        self.assertEqual(found, [("1", False), ("2", False), ("2", False)])
+        self.assertEqual(len(self.rig.exchanges), 0)
+
     def test_refused(self) -> None:
         """A destination that takes none, or is not there, is a refusal; not before another
         client's destination has had time to take it."""

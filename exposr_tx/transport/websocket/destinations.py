@@ -129,10 +129,12 @@ class DestinationWebsocket(WebSocketClientProtocol):
     def said(self, message: Payload | Closing) -> None:
         """The server tells what the visitor says."""
         closing = message.closing
-        if self._over or not self._opened:
+        if self._over:
             return
         if closing is not None:
             self.close(closing.meant or Closing(self.factory.id, CloseCode.GOING_AWAY))
+        elif not self._opened:
+            return  # of another client's websocket: the server tells all
         elif isinstance(message, Payload) and message.kind in (TEXT, BINARY):
             self._unread += len(message.data) * self._full
             if self._unread > MAX_UNREAD:
