@@ -165,6 +165,7 @@ class WebsocketTests(SynchronousTestCase):
             ("frame", {"type": 8, "data": "D6Fy"}, b"\x88\x03\x0f\xa1r"),
             ("close", {"code": 1006, "reason": "websocket: close 1005 (no status)"}, b"\x88\0"),
             ("frame", {"type": 8, "data": ""}, b"\x88\0"),
+            ("frame", {"type": 8, "data": "A/Q="}, b"\x88\x02\x03\xf4"),
             ("close", {"code": 1006, "reason": "EOF"}, b""),
         ):
             visitor, id = self.opened()

@@ -406,6 +406,9 @@ class WebsocketTests(SynchronousTestCase):
             (1006, "websocket: close 1005 (no status)", (1005, "")),
             (1006, "unexpected EOF", None),
             (1000, "bye", (1000, "bye")),
+            (1006, "websocket: close 1012: restart", (1012, "restart")),
+            (1013, "later", (1013, "later")),
+            (1014, "", None),
             (0, "", None),
             (99999, "", None),
         ):

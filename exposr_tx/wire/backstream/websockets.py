@@ -32,9 +32,10 @@ _OWN: Final = HOP | {
 }
 #: How the Go programs' websockets say with which code and reason one was closed.
 _CLOSED_WITH: Final = re.compile(r"websocket: close (\d{4})(?: \([^)]*\))?(?:: (.*))?", re.DOTALL)
-#: Codes that a close frame may have, of those that mean something (RFC 6455 section 7.4), or which
-#: it can say by having none.
-_SAYABLE: Final = frozenset({*range(1000, 1004), NO_STATUS, *range(1007, 1012), *range(3000, 5000)})
+#: Codes that a close frame may have, of those that mean something (RFC 6455 section 7.4, and 1012
+#: and 1013 of its registry: the server starts anew, or is overloaded), or which it can say by
+#: having none.
+_SAYABLE: Final = frozenset({*range(1000, 1004), NO_STATUS, *range(1007, 1014), *range(3000, 5000)})
 
 
 def _passed_on(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
