@@ -356,7 +356,7 @@ class Exchanges:
         except Exception as error:  # whatever the endpoint fails with
             failed(str(error) or type(error).__name__)
             return
-        if self._over or self._given_up or upgrade.id in self._websockets:
+        if self._over or self._given_up:
             websocket.close(Closing(upgrade.id, CloseCode.GOING_AWAY))
         else:
             self._websockets[upgrade.id] = websocket
