@@ -19,14 +19,13 @@ __all__ = ["LOOKING", "RULES", "is_plain", "wary"]
 
 #: By the number of arguments.
 LOOKING: Final = {
-    **dict.fromkeys(("max", "min", "product", "sort", "sum", "to_number"), 1),
+    **dict.fromkeys(("max", "min", "product", "sort", "sum", "to_number", "urlquery.encode"), 1),
     **dict.fromkeys(("base64.is_valid", "json.marshal", "json.unmarshal", "urlquery.decode"), 1),
     **dict.fromkeys(("concat", "format_int", "indexof", "indexof_n"), 2),
     **dict.fromkeys(("bits.negate", "base64.decode", "base64.encode", "base64url.decode"), 1),
     **dict.fromkeys(("base64url.encode", "base64url.encode_no_pad", "ceil", "floor", "round"), 1),
     **dict.fromkeys(("crypto.md5", "crypto.sha1", "crypto.sha256", "hex.decode", "hex.encode"), 1),
     **dict.fromkeys(("object.union_n", "time.parse_duration_ns", "trim_space"), 1),
-    **dict.fromkeys(("urlquery.encode",), 1),
     **dict.fromkeys(("bits.and", "bits.lsh", "bits.or", "bits.rsh", "bits.xor"), 2),
     **dict.fromkeys(("crypto.hmac.md5", "crypto.hmac.sha1", "crypto.hmac.sha256"), 2),
     **dict.fromkeys(("crypto.hmac.sha512", "json.filter", "json.remove", "numbers.range"), 2),

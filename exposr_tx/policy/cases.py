@@ -11,13 +11,11 @@ from itertools import pairwise
 from typing import Final
 
 from exposr_tx.policy.expressions import heads
-from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, SIGN, Word, edited, is_member
+from exposr_tx.policy.words import CLOSE, KEYWORDS, NAME, OPEN, Word, edited, ends_term
 
 __all__ = ["names", "without_cases"]
 
 _PREFIXES: Final = ("test_", "todo_test_")
-#: Behind one of these, a name is of the same expression.
-_OPENING: Final = (KEYWORDS - {"false", "null", "true"}) | {"every"}
 
 
 def without_cases(text: str, found: Sequence[Word], named: Set[str] = frozenset()) -> str:
@@ -74,10 +72,8 @@ def _is_one(statement: Sequence[Word]) -> bool:
     depth = 0
     for place, (before, word) in enumerate(pairwise(statement)):
         depth += (before.text in OPEN) - (before.text in CLOSE)
-        ends = before.kind != SIGN or before.text in CLOSE
-        if before.text in _OPENING and not is_member(statement, place):
-            ends = False
-        behind = ends and word.kind == NAME and word.text not in KEYWORDS
+        name = word.kind == NAME and word.text not in KEYWORDS
+        behind = name and ends_term(statement, place)
         if not depth and (behind or word.text == ";"):
             return False
     return True

@@ -23,17 +23,7 @@ from typing import Final
 from exposr_tx.policy.arguments import LOOKING, RULES, is_plain, wary
 from exposr_tx.policy.expressions import closing, split
 from exposr_tx.policy.patterns import plain
-from exposr_tx.policy.words import (
-    CLOSE,
-    KEYWORDS,
-    NAME,
-    SIGN,
-    STRING,
-    Word,
-    edited,
-    is_member,
-    literal,
-)
+from exposr_tx.policy.words import NAME, STRING, Word, edited, ends_term, is_member, literal
 
 __all__ = ["DECODE_VERIFY", "GLOB_MATCH", "PACKAGE", "PROVIDED", "prelude", "rewritten"]
 
@@ -41,8 +31,6 @@ PACKAGE: Final = "exposr_tx_prelude"
 
 #: What is known to be the visitor's address.
 _VISITORS: Final = ([",", "input", ".", "remote", ")"], [",", "input", ".", "remote_ip", ")"])
-#: Keywords that are terms.
-_VALUES: Final = frozenset({"false", "null", "true"})
 CIDR_CONTAINS: Final = f"data.{PACKAGE}.cidr_contains"
 DECODE_VERIFY: Final = f"data.{PACKAGE}.decode_verify"
 SOUND: Final = f"data.{PACKAGE}.sound"
@@ -266,7 +254,7 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
         elif word.text == "print" and call[1:2] == ("(",) and not member:
             last = words[closing(words, place + 1)]
             yield word.start, last.end, "true" + "\n" * (last.line - word.line)
-        elif word.text == "(" and word.first and _ends_term(words, place - 1):
+        elif word.text == "(" and word.first and ends_term(words, place - 1):
             yield words[place - 1].end, words[place - 1].end, ";"
         elif word.kind == NAME and not member:
             past = _past(words, place)
@@ -277,15 +265,6 @@ def _edits(words: Sequence[Word]) -> Iterator[tuple[int, int, str]]:
                     yield word.start, words[past - 1].end, f"data.{PACKAGE}.{wary(name)}"
         elif word.kind == STRING and "\\" in word.text and word.text[0] == '"':
             yield word.start, word.end, plain_string(word)
-
-
-def _ends_term(words: Sequence[Word], place: int) -> bool:
-    """Whether a term may end with a word."""
-    word = words[place]
-    if word.kind == SIGN:
-        return word.text in CLOSE
-    opens = word.kind == NAME and word.text in KEYWORDS - _VALUES
-    return not opens or is_member(words, place)
 
 
 def _past(words: Sequence[Word], place: int) -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "STRING",
     "Word",
     "edited",
+    "ends_term",
     "is_member",
     "literal",
     "words",
@@ -41,6 +42,9 @@ KEYWORDS: Final = frozenset(
         *("null", "package", "set", "some", "true", "with"),
     }
 )
+
+#: Keywords that are terms.
+_VALUES: Final = frozenset({"false", "null", "true"})
 
 _WORD: Final = re.compile(
     r"(?P<blank>[ \t\r\f\v\ufeff]+|#[^\n]*)"
@@ -107,6 +111,15 @@ def words(path: str, text: str) -> list[Word]:
 def is_member(found: Sequence[Word], place: int) -> bool:
     """Whether a word is what is asked of something, as ``not`` in ``input.not``: no keyword."""
     return found[place].glued and place > 0 and found[place - 1].text == "."
+
+
+def ends_term(found: Sequence[Word], place: int) -> bool:
+    """Whether a term may end with a word."""
+    word = found[place]
+    if word.kind == SIGN:
+        return word.text in CLOSE
+    opens = word.kind == NAME and word.text in KEYWORDS - _VALUES
+    return not opens or is_member(found, place)
 
 
 def edited(text: str, edits: Iterable[tuple[int, int, str]]) -> str:

@@ -80,7 +80,7 @@ class Clients:
         if length > MAX_REQUEST_BODY:
             return _Able(self, lambda client: not isinstance(client, JsonUpstream))
         if websocket:
-            return _Able(self, lambda client: getattr(client, "has_websockets", None) is not False)
+            return _Able(self, _has_websockets)
         return self
 
     def choose(self, tunnel_id: str) -> IUpstream:
@@ -111,6 +111,11 @@ class Clients:
         if full:
             raise StreamLimit("every client has as many requests as may wait")
         raise TunnelNotConnected(TUNNEL)
+
+
+def _has_websockets(client: IUpstream) -> bool:
+    """Whether a client carries websockets, as far as is known; those of ours do."""
+    return not isinstance(client, JsonUpstream) or client.has_websockets is not False
 
 
 @implementer(IRoutes)

@@ -122,9 +122,8 @@ class DestinationWebsocket(WebSocketClientProtocol):
         if not self._over:
             self._over = True
             closing = Closing(self.factory.id, code or CloseCode.ABNORMAL, reason or "")
-            if closing.meant is not None:  # the server lets go of its visitor without a word
-                self.factory.say(self, closing.payload)
-            self.factory.say(self, closing)
+            for message in closing.messages:
+                self.factory.say(self, message)
 
     def said(self, message: Payload | Closing) -> None:
         """The server tells what the visitor says."""

@@ -90,9 +90,8 @@ class VisitorWebsocket(WebSocketServerProtocol):
             self._over = True
             without = NO_STATUS if clean else CloseCode.ABNORMAL
             closing = Closing(self._answer.id, code or without, reason or "")
-            if closing.meant is not None:  # the client lets go of the target without a word
-                self._say(closing.payload)
-            self._say(closing)
+            for message in closing.messages:
+                self._say(message)
 
     @property
     def _is_open(self) -> bool:

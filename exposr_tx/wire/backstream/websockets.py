@@ -179,6 +179,11 @@ class Closing(_Said):
         return Payload(self.id, CLOSE, data + reason)
 
     @property
+    def messages(self) -> tuple[Payload | Closing, ...]:
+        """What tells a Go program, which lets go of its end without a close frame of its own."""
+        return (self,) if self.meant is None else (self.payload, self)
+
+    @property
     def meant(self) -> Closing | None:
         """What may be told to the other end; None where there is nothing."""
         found = _CLOSED_WITH.match(self.reason)
